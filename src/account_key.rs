@@ -1,0 +1,157 @@
+//! The account key. This is the only file that sees it: what leaves here is the public half, the
+//! thumbprint and signatures.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use log::warn;
+use openssl::bn::{BigNum, BigNumContext};
+use openssl::ecdsa::EcdsaSig;
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
+use openssl::sha::sha256;
+use openssl::sign::Signer;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::input;
+
+/// The private key of an account at the CA, and how it signs (RFC 7518 §3, RFC 8037).
+pub struct AccountKey {
+    key: PKey<Private>,
+    jwk: Value,
+    algorithm: &'static str,
+    digest: Option<MessageDigest>,
+    /// Bytes of each of the two numbers of an ECDSA signature.
+    width: i32,
+}
+
+impl AccountKey {
+    /// Reads the key from a PEM file: PKCS#1, SEC1 or PKCS#8, never encrypted.
+    ///
+    /// # Errors
+    /// One that names the file and says what is in it, where it is no usable private key.
+    pub fn read(path: &Path) -> Result<AccountKey> {
+        let (content, metadata) = input::read(path)?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
+            let path = path.display();
+            warn!("every user of this machine can read your account key: chmod go-rwx {path}");
+        }
+        AccountKey::parse(&content).with_context(|| input::error_loading(path))
+    }
+
+    fn parse(pem: &[u8]) -> Result<AccountKey> {
+        let mut is_encrypted = false;
+        let key = PKey::private_key_from_pem_callback(pem, |_| {
+            is_encrypted = true;
+            Err(ErrorStack::get())
+        });
+        if is_encrypted {
+            let failure =
+                Failure::new("this key is encrypted, and no passphrase is ever asked for");
+            bail!(failure.hint("decrypt it with `openssl pkey -in KEY -out PLAINKEY`".to_owned()));
+        }
+        let found = input::describe(pem);
+        let key = key.ok();
+        let key =
+            key.with_context(|| format!("no usable private key in it, it looks like {found}"))?;
+        let (algorithm, digest, width, jwk) = match key.id() {
+            Id::RSA => {
+                let rsa = key.rsa()?;
+                let bits = rsa.n().num_bits();
+                ensure!(
+                    (2048..=4096).contains(&bits),
+                    "an RSA key of {bits} bits, not 2048 to 4096"
+                );
+                let (n, e) = (base64url(rsa.n().to_vec()), base64url(rsa.e().to_vec()));
+                let jwk = json!({"kty": "RSA", "n": n, "e": e});
+                ("RS256", Some(MessageDigest::sha256()), 0, jwk)
+            }
+            Id::EC => {
+                let ec = key.ec_key()?;
+                let (algorithm, digest, width, curve) = match ec.group().curve_name() {
+                    Some(Nid::X9_62_PRIME256V1) => ("ES256", MessageDigest::sha256(), 32, "P-256"),
+                    Some(Nid::SECP384R1) => ("ES384", MessageDigest::sha384(), 48, "P-384"),
+                    Some(Nid::SECP521R1) => ("ES512", MessageDigest::sha512(), 66, "P-521"),
+                    _ => bail!("an EC key on another curve than P-256, P-384 and P-521"),
+                };
+                let (mut x, mut y, mut scratch) =
+                    (BigNum::new()?, BigNum::new()?, BigNumContext::new()?);
+                ec.public_key()
+                    .affine_coordinates(ec.group(), &mut x, &mut y, &mut scratch)?;
+                let (x, y) = (x.to_vec_padded(width)?, y.to_vec_padded(width)?);
+                let jwk = json!({"kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y)});
+                (algorithm, Some(digest), width, jwk)
+            }
+            Id::ED25519 => {
+                let x = base64url(key.raw_public_key()?);
+                (
+                    "EdDSA",
+                    None,
+                    0,
+                    json!({"kty": "OKP", "crv": "Ed25519", "x": x}),
+                )
+            }
+            _ => bail!("a private key that is neither RSA, P-256, P-384, P-521 nor Ed25519"),
+        };
+        Ok(AccountKey {
+            key,
+            jwk,
+            algorithm,
+            digest,
+            width,
+        })
+    }
+
+    /// The public half (RFC 7517), with the members of the thumbprint only.
+    pub fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    /// What the file for `token` holds (RFC 8555 §8.1): the token, a dot, and this key's thumbprint.
+    pub fn key_authorization(&self, token: &str) -> String {
+        // RFC 7638 §3: members in lexical order without white space, as serde_json's map prints them.
+        let thumbprint = sha256(self.jwk.to_string().as_bytes());
+        format!("{token}.{}", base64url(thumbprint))
+    }
+
+    /// Whether `other` is the public half of this key.
+    pub fn has_public_half(&self, other: &PKeyRef<Public>) -> bool {
+        self.key.public_eq(other)
+    }
+
+    /// A signed request body: the flattened JWS of RFC 8555 §6.2. `protected` gets its `alg` here.
+    ///
+    /// # Errors
+    /// OpenSSL's own, where it cannot sign.
+    pub fn sign(&self, mut protected: Value, payload: &str) -> Result<String, ErrorStack> {
+        protected["alg"] = json!(self.algorithm);
+        let (protected, payload) = (base64url(protected.to_string()), base64url(payload));
+        let mut signer = match self.digest {
+            Some(digest) => Signer::new(digest, &self.key)?,
+            None => Signer::new_without_digest(&self.key)?,
+        };
+        let signed = format!("{protected}.{payload}");
+        let mut signature = signer.sign_oneshot_to_vec(signed.as_bytes())?;
+        if self.width > 0 {
+            // RFC 7518 §3.4: both numbers at their full width, where OpenSSL gives DER.
+            let pair = EcdsaSig::from_der(&signature)?;
+            let (r, s) = (
+                pair.r().to_vec_padded(self.width)?,
+                pair.s().to_vec_padded(self.width)?,
+            );
+            signature = [r, s].concat();
+        }
+        let signature = base64url(signature);
+        Ok(json!({"protected": protected, "payload": payload, "signature": signature}).to_string())
+    }
+}
+
+/// base64url without padding (RFC 8555 §6.1), as every binary member of ACME is written.
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}

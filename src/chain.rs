@@ -1,0 +1,162 @@
+//! The issued chain: whether it is what was ordered, before a byte of it goes out.
+
+use anyhow::{Context, Result, bail, ensure};
+use log::warn;
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::x509::{X509, X509NameRef, X509Ref};
+
+use crate::csr::{self, Csr};
+use crate::resources::Identifier;
+
+/// A certificate and those of its issuers, in the order the CA gave them; never empty.
+pub struct Chain(Vec<X509>);
+
+impl Chain {
+    /// Parses a chain of PEM certificates (RFC 8555 §9.1).
+    ///
+    /// # Errors
+    /// There is none, one is damaged, or a block of another kind is among them (§11.4).
+    pub fn parse(pem: &[u8]) -> Result<Chain> {
+        let text = String::from_utf8_lossy(pem);
+        let labels = text
+            .split("-----BEGIN ")
+            .skip(1)
+            .map(|block| block.split("-----").next());
+        let labels: Vec<&str> = labels.flatten().collect();
+        if let Some(label) = labels.iter().find(|label| **label != "CERTIFICATE") {
+            bail!("the chain has a {label} in it, where nothing but certificates belongs");
+        }
+        ensure!(!labels.is_empty(), "there is no certificate in the chain");
+        let certificates = X509::stack_from_pem(pem).context("a certificate is damaged")?;
+        ensure!(
+            certificates.len() == labels.len(),
+            "a certificate of the chain is cut off"
+        );
+        Ok(Chain(certificates))
+    }
+
+    /// Looks whether the chain is for the CSR and holds together. What would make it useless is an
+    /// error; all else is a warning, for an issued certificate is not to be thrown away lightly.
+    ///
+    /// # Errors
+    /// Another key, a missing name, an end in the past, or a signature that is not its issuer's.
+    pub fn check(&self, csr: &Csr) -> Result<()> {
+        let (leaf, ordered) = (self.leaf(), csr.identifiers());
+        let has_key = leaf
+            .public_key()
+            .is_ok_and(|key| key.public_eq(csr.public_key()));
+        ensure!(has_key, "the certificate is for another key than the CSR's");
+        let names = names(leaf);
+        if let Some(missing) = ordered.iter().find(|name| !names.contains(name)) {
+            bail!("the certificate is not for {missing}, which the CSR asks for");
+        }
+        let (now, until) = (Asn1Time::days_from_now(0)?, leaf.not_after());
+        let clock = format!("by this machine's clock it is {}", now.as_ref());
+        ensure!(
+            !self.is_expired(),
+            "the certificate ended at {until}; {clock}"
+        );
+
+        let by_name = |issuer: &&X509| is_same(issuer.subject_name(), leaf.issuer_name());
+        let issuers = self.0[1..].iter().filter(by_name);
+        let verdicts: Vec<_> = issuers.map(|issuer| is_signed_by(leaf, issuer)).collect();
+        if !verdicts.contains(&Some(true)) {
+            ensure!(
+                !verdicts.contains(&Some(false)),
+                "the certificate's signature is not its issuer's"
+            );
+            if !verdicts.is_empty() {
+                warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
+            }
+        }
+        if *leaf.not_before() > *now {
+            warn!(
+                "the certificate begins at {}; {clock}, is that right?",
+                leaf.not_before()
+            );
+        }
+        for extra in names.iter().filter(|name| !ordered.contains(name)) {
+            warn!("the certificate is for {extra} too, which the CSR does not ask for");
+        }
+        for pair in self
+            .0
+            .windows(2)
+            .filter(|pair| is_signed_by(&pair[0], &pair[1]) == Some(false))
+        {
+            let name = common_name(pair[0].subject_name());
+            warn!("the chain is out of order: `{name}` is not signed by the one after it");
+        }
+        Ok(())
+    }
+
+    /// The chain as it goes out: the CA's certificates in the CA's order, and nothing else.
+    ///
+    /// # Errors
+    /// OpenSSL's own.
+    pub fn to_pem(&self) -> Result<String> {
+        let blocks = self.0.iter().map(|certificate| certificate.to_pem());
+        Ok(String::from_utf8(
+            blocks.collect::<Result<Vec<_>, _>>()?.concat(),
+        )?)
+    }
+
+    /// One line on what was issued.
+    pub fn summary(&self) -> String {
+        let (leaf, count) = (self.leaf(), names(self.leaf()).len());
+        let names = if count == 1 { "name" } else { "names" };
+        let (until, issuer) = (leaf.not_after(), common_name(leaf.issuer_name()));
+        format!("Valid until {until}, issued by {issuer}, {count} {names}")
+    }
+
+    /// Whether the certificate has ended by this machine's clock.
+    pub fn is_expired(&self) -> bool {
+        Asn1Time::days_from_now(0).is_ok_and(|now| *self.leaf().not_after() <= *now)
+    }
+
+    /// Whether a test CA issued it: Let's Encrypt's staging says so in its issuers' names.
+    pub fn is_staging(&self) -> bool {
+        let mut parts = self.leaf().issuer_name().entries();
+        parts.any(|part| {
+            part.data()
+                .to_string()
+                .is_ok_and(|text| text.starts_with("(STAGING)"))
+        })
+    }
+
+    fn leaf(&self) -> &X509Ref {
+        &self.0[0]
+    }
+}
+
+/// The names that a certificate is for. Others than DNS names and IP addresses are left out.
+fn names(certificate: &X509Ref) -> Vec<Identifier> {
+    let names = certificate.subject_alt_names();
+    names.iter().flatten().filter_map(csr::identifier).collect()
+}
+
+/// None where OpenSSL does not know the algorithm.
+fn is_signed_by(certificate: &X509Ref, issuer: &X509Ref) -> Option<bool> {
+    let verified = certificate.verify(&*issuer.public_key().ok()?);
+    // A signature that is merely wrong leaves its error behind, for a later call to stumble over.
+    let left = ErrorStack::get();
+    let errors = verified.as_ref().err().unwrap_or(&left).errors().iter();
+    let mut reasons = errors.filter_map(|error| error.reason());
+    let is_unknown =
+        reasons.any(|reason| reason.contains("unknown") || reason.contains("unsupported"));
+    (!is_unknown).then_some(verified.is_ok_and(|is_good| is_good))
+}
+
+fn is_same(a: &X509NameRef, b: &X509NameRef) -> bool {
+    a.try_cmp(b).is_ok_and(|order| order.is_eq())
+}
+
+fn common_name(name: &X509NameRef) -> String {
+    let part = name
+        .entries_by_nid(Nid::COMMONNAME)
+        .next()
+        .or(name.entries().next());
+    part.and_then(|part| part.data().to_string().ok())
+        .unwrap_or("nobody".to_owned())
+}

@@ -1,0 +1,186 @@
+//! The certificate signing request: which names it asks for, and whether any CA could grant it.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use log::{info, warn};
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, PKeyRef, Public};
+use openssl::x509::{GeneralNameRef, X509, X509Req, X509ReqRef};
+
+use crate::input;
+use crate::resources::Identifier;
+
+/// The object identifier of subjectAltName as it stands in an extension (RFC 5280 §4.2.1.6).
+const SUBJECT_ALT_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+
+/// A CSR that verifies, and the names it asks for.
+pub struct Csr {
+    request: X509Req,
+    key: PKey<Public>,
+    identifiers: Vec<Identifier>,
+}
+
+impl Csr {
+    /// Reads a CSR in PEM or DER.
+    ///
+    /// # Errors
+    /// One that names the file, where it is no CSR, does not verify, or asks for names that cannot
+    /// be had by http-01.
+    pub fn read(path: &Path) -> Result<Csr> {
+        let (content, _) = input::read(path)?;
+        Csr::parse(&content).with_context(|| input::error_loading(path))
+    }
+
+    fn parse(content: &[u8]) -> Result<Csr> {
+        let request = X509Req::from_pem(content).or_else(|_| X509Req::from_der(content));
+        let found = input::describe(content);
+        let request = request.ok();
+        let request =
+            request.with_context(|| format!("no usable CSR in it, it looks like {found}"))?;
+        let key = request
+            .public_key()
+            .ok()
+            .context("the CSR's key is of an unknown kind")?;
+        let is_whole = request.verify(&key).unwrap_or(false);
+        ensure!(
+            is_whole,
+            "the CSR's signature does not verify, so the file is damaged"
+        );
+        let identifiers = identifiers(&request)?;
+        Ok(Csr {
+            request,
+            key,
+            identifiers,
+        })
+    }
+
+    /// The names: the common name first where it counts, then the SANs in their order, each once.
+    pub fn identifiers(&self) -> &[Identifier] {
+        &self.identifiers
+    }
+
+    /// The key that the certificate will be for.
+    pub fn public_key(&self) -> &PKeyRef<Public> {
+        &self.key
+    }
+
+    /// The request as the CA gets it (RFC 8555 §7.4).
+    ///
+    /// # Errors
+    /// OpenSSL's own.
+    pub fn to_der(&self) -> Result<Vec<u8>, ErrorStack> {
+        self.request.to_der()
+    }
+}
+
+fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
+    let (alternatives, mut names) = (subject_alternatives(request)?, Vec::new());
+    for entry in request.subject_name().entries_by_nid(Nid::COMMONNAME) {
+        let text = entry.data().to_string()?;
+        let name = text
+            .parse()
+            .map(Identifier::Ip)
+            .or_else(|_| dns_name(&text));
+        let is_dotted = text.contains('.') && matches!(name, Ok(Identifier::Dns(_)));
+        match name {
+            Ok(name) if alternatives.contains(&name) => names.push(name),
+            Ok(name) if alternatives.is_empty() || is_dotted => {
+                warn!(
+                    "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
+                );
+                names.push(name);
+            }
+            Err(reason) if alternatives.is_empty() || text.starts_with("*.") => return Err(reason),
+            _ => info!("Ignoring the common name `{text}`, which is no host name"),
+        }
+    }
+    names.extend(alternatives);
+    let mut once = Vec::new();
+    names.into_iter().for_each(|name| {
+        if !once.contains(&name) {
+            once.push(name)
+        }
+    });
+    ensure!(
+        !once.is_empty(),
+        "the CSR asks for no names, neither by common name nor by SAN"
+    );
+    Ok(once)
+}
+
+/// The names of the SAN extension, in order.
+fn subject_alternatives(request: &X509ReqRef) -> Result<Vec<Identifier>> {
+    let extensions = match request.extensions() {
+        Ok(extensions) => extensions,
+        // OpenSSL says so where there are none.
+        Err(error) if error.errors().is_empty() => return Ok(Vec::new()),
+        Err(_) => bail!("the CSR's extensions are damaged"),
+    };
+    // OpenSSL's bindings read SANs from certificates only, so they are put into one for a moment.
+    let (mut carrier, mut count) = (X509::builder()?, 0);
+    for extension in &extensions {
+        let der = extension.to_der()?;
+        let length = der
+            .get(1)
+            .map_or(0, |byte| usize::from(byte & 0x7f) * usize::from(byte >> 7));
+        if der
+            .get(2 + length..)
+            .is_some_and(|body| body.starts_with(SUBJECT_ALT_NAME))
+        {
+            carrier.append_extension2(extension)?;
+            count += 1;
+        }
+    }
+    ensure!(
+        count <= 1,
+        "the CSR has {count} subjectAltName extensions where one is allowed"
+    );
+    let names = carrier.build().subject_alt_names();
+    ensure!(
+        count == 0 || names.is_some(),
+        "the CSR's subjectAltName extension is damaged"
+    );
+    let mut identifiers = Vec::new();
+    for name in names.iter().flatten() {
+        match identifier(name).context("the CSR asks for a name that is neither DNS name nor IP")? {
+            Identifier::Dns(name) => identifiers.push(dns_name(&name)?),
+            address => identifiers.push(address),
+        }
+    }
+    Ok(identifiers)
+}
+
+/// A SAN of a certificate or CSR as an identifier, if it is a DNS name or an IP address.
+pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
+    if let Some(dns) = name.dnsname() {
+        return Some(Identifier::Dns(dns.to_ascii_lowercase()));
+    }
+    let bytes = name.ipaddress()?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or(<[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+        .map(Identifier::Ip)
+}
+
+/// A DNS name in lower case, if a certificate can be had for it by http-01.
+fn dns_name(name: &str) -> Result<Identifier> {
+    ensure!(
+        !name.starts_with("*."),
+        "the CSR asks for {name}, and http-01 cannot prove a wildcard"
+    );
+    let is_ldh = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_ldh);
+    let is_numeric = name
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.parse::<u64>().is_ok());
+    let is_name = name.len() <= 253 && name.split('.').all(is_label) && !is_numeric;
+    ensure!(
+        is_name,
+        "the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)"
+    );
+    Ok(Identifier::Dns(name.to_ascii_lowercase()))
+}

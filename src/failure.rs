@@ -1,0 +1,45 @@
+//! How a failed run is told: one line, what belongs below it, and the cure where it is known.
+
+use std::fmt;
+
+/// An error with more to say than its line, which anyhow's contexts lead up to.
+#[derive(Debug, Default)]
+pub struct Failure {
+    line: String,
+    /// A line for each failed name or subproblem.
+    pub below: Vec<String>,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+    /// A certificate that was issued and could not be delivered; it is public, so it is shown.
+    pub rescued: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which nothing more is known.
+    pub fn new(line: impl Into<String>) -> Failure {
+        Failure {
+            line: line.into(),
+            ..Failure::default()
+        }
+    }
+
+    /// Adds the cure.
+    pub fn hint(mut self, hint: impl Into<Option<String>>) -> Failure {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Adds the lines that belong below.
+    pub fn below(mut self, below: Vec<String>) -> Failure {
+        self.below = below;
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,380 @@
+//! The conversation with the CA, from a CSR to a certificate. Read this first.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use log::{info, warn};
+use serde_json::{Value, json};
+
+use crate::account_key::{AccountKey, base64url};
+use crate::chain::Chain;
+use crate::challenge::AcmeDir;
+use crate::client::{Client, Reply};
+use crate::csr::Csr;
+use crate::failure::Failure;
+use crate::options::Options;
+use crate::output::Output;
+use crate::resources::{
+    AcmeUrl, Authorization, Challenge, Identifier, Order, Problem, Status, Verdict,
+};
+use crate::self_check;
+use crate::temporary::TemporaryFile;
+
+/// How long a challenge may stay undecided with an error: the CA may be trying again (§8.2).
+const ERROR_GRACE: Duration = Duration::from_secs(30);
+/// How long an order may stand still before its authorizations are asked what keeps it.
+const STANDSTILL: Duration = Duration::from_secs(3);
+
+/// Gets a certificate for the CSR and writes its chain to where the options say. Sections in the
+/// comments are RFC 8555's.
+///
+/// # Errors
+/// The certificate was not issued, or could not be delivered; the error says why.
+pub fn get_crt(options: &Options) -> Result<()> {
+    info!("Parsing account key...");
+    let account_key = AccountKey::read(&options.account_key)?;
+
+    info!("Parsing CSR...");
+    let csr = Csr::read(&options.csr)?;
+    ensure!(!account_key.has_public_half(csr.public_key()), key_shared());
+    info!("Found domains: {}", list(csr.identifiers()));
+
+    // What would fail at the end is found out now, before anything is asked of the CA.
+    let acme_dir = AcmeDir::open(&options.acme_dir)?;
+    let output = Output::open(options.output.as_deref())?;
+    refuse_staging_over_production(options, &output)?;
+
+    info!("Getting directory...");
+    let timeout = Duration::from_secs(options.timeout);
+    let mut client = Client::new(&account_key, options.ca_bundle.as_deref(), timeout)?;
+    let directory = client
+        .directory(&options.directory())
+        .context("cannot use the directory")?;
+    info!("Directory found!");
+
+    info!("Registering account...");
+    let mut payload = json!({"termsOfServiceAgreed": true});
+    if let Some(contact) = &options.contact {
+        payload["contact"] = json!(contact);
+    }
+    let account = client.register(&directory.new_account, &payload);
+    let (account_url, mut reply) = account.context("cannot register the account")?;
+    let is_new = reply.status == 201;
+    let outcome = if is_new {
+        "Registered!"
+    } else {
+        "Already registered!"
+    };
+    info!("{outcome} Account ID: {account_url}");
+    if let Some(terms) = directory.terms_of_service().filter(|_| is_new) {
+        info!("This agrees to the CA's terms of service: {terms}");
+    }
+
+    if let Some(contact) = &options.contact {
+        // §7.3: a new account has its contacts from the registration.
+        if !is_new {
+            let update = client.post(&account_url, &json!({"contact": contact}));
+            reply = update.context("cannot update the contact details")?;
+        }
+        tell_contact(contact, &reply)?;
+    }
+
+    info!("Creating new order...");
+    let payload = json!({"identifiers": csr.identifiers()});
+    let reply = client
+        .post(&directory.new_order, &payload)
+        .context("cannot create the order")?;
+    let order_url = reply.location().context("cannot create the order")?;
+    let in_order = || format!("order {order_url}");
+    let order: Order = reply.json().with_context(in_order)?;
+    info!("Order created!");
+
+    // Each step is made for all names before the next begins.
+    let claims = read_authorizations(&client, &csr, &order).with_context(in_order)?;
+    let published = publish(&acme_dir, &account_key, &claims).with_context(in_order)?;
+    if !options.disable_check {
+        self_check(&published, options.check_port).with_context(in_order)?;
+    }
+    tell_the_ca(&client, &claims).with_context(in_order)?;
+    await_verdicts(&client, &order_url, &claims).with_context(in_order)?;
+    drop(published);
+
+    if options.dry_run {
+        info!("Dry run passed, no certificate was requested.");
+        return Ok(());
+    }
+
+    info!("Signing certificate...");
+    let finalize_url = order
+        .finalize
+        .context("it has no finalize URL")
+        .with_context(in_order)?;
+    let chain_url = finalize(&client, &order_url, &finalize_url, &csr).with_context(in_order)?;
+    let reply = client.read(&chain_url).with_context(in_order)?;
+    let chain = Chain::parse(&reply.body).with_context(in_order)?;
+    chain.check(&csr).with_context(in_order)?;
+    output.write(&chain.to_pem()?).with_context(in_order)?;
+    info!("{}", chain.summary());
+    info!("Certificate signed!");
+    Ok(())
+}
+
+/// A name that is still to be proven.
+struct Claim {
+    identifier: Identifier,
+    authorization_url: AcmeUrl,
+    challenge: Challenge,
+}
+
+/// A claim's challenge file and what is in it.
+type Published<'a> = (&'a Claim, TemporaryFile, String);
+
+/// Names, and what the CA has found wrong with them.
+type Problems = Vec<(Identifier, Problem)>;
+
+/// Reads all authorizations of the order; the claims come in the order of the CSR (§7.1.3: the CA
+/// gives them in any order).
+fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<Claim>> {
+    let ours = csr.identifiers();
+    let theirs = order.identifiers.as_deref().unwrap_or(ours);
+    let is_same = theirs.len() == ours.len() && theirs.iter().all(|i| ours.contains(i));
+    ensure!(
+        is_same,
+        "the CA has made it an order for {}, not the CSR's names",
+        list(theirs)
+    );
+    let mut authorizations = Vec::new();
+    for url in order.authorizations.iter().flatten() {
+        let authorization: Authorization = client.read(url)?.json().context("authorization")?;
+        let identifier = authorization.identifier.clone();
+        let place = ours.iter().position(|i| *i == identifier);
+        let place =
+            place.with_context(|| format!("{identifier} is to be proven, but not in the CSR"))?;
+        authorizations.push((place, identifier, url, authorization));
+    }
+    authorizations.sort_by_key(|(place, ..)| *place);
+
+    let (mut claims, mut failed) = (Vec::new(), Vec::new());
+    for (_, identifier, url, authorization) in authorizations {
+        match authorization.verdict() {
+            Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
+            Verdict::Failed(problem) => failed.push((identifier, problem)),
+            Verdict::Open(_) => {
+                let challenge = authorization.http_01();
+                let challenge = challenge.with_context(|| format!("challenge for {identifier}"))?;
+                claims.push(Claim {
+                    identifier,
+                    authorization_url: url.clone(),
+                    challenge,
+                });
+            }
+        }
+    }
+    ensure!(failed.is_empty(), not_passed(&failed));
+    Ok(claims)
+}
+
+/// Makes the challenge files of all claims.
+fn publish<'a>(dir: &AcmeDir, key: &AccountKey, claims: &'a [Claim]) -> Result<Vec<Published<'a>>> {
+    let mut published = Vec::new();
+    for claim in claims {
+        info!("Verifying {}...", claim.identifier);
+        let key_authorization = key.key_authorization(claim.challenge.token.as_str());
+        let file = dir.publish(&claim.challenge.token, &key_authorization)?;
+        published.push((claim, file, key_authorization));
+    }
+    Ok(published)
+}
+
+/// Looks whether all challenge files are served, before an attempt is spent at the CA.
+fn self_check(published: &[Published], port: u16) -> Result<()> {
+    let (mut wrong, mut hint) = (Vec::new(), None);
+    for (claim, file, key_authorization) in published {
+        let (host, token) = (claim.identifier.url_host(), claim.challenge.token.as_str());
+        let host = if port == 80 {
+            host
+        } else {
+            format!("{host}:{port}")
+        };
+        let url = format!("http://{host}/.well-known/acme-challenge/{token}");
+        let finding = self_check::look(&url, port, key_authorization)?;
+        let Some(self_check::Finding {
+            is_wrong,
+            seen,
+            cause,
+        }) = finding
+        else {
+            continue;
+        };
+        let path = file.path().display();
+        let text = format!("Wrote file to {path}, but couldn't download {url}: {seen}");
+        if is_wrong {
+            hint = hint.or(cause);
+            wrong.push(format!("{}: {text}", claim.identifier));
+        } else {
+            warn!("local check: {text}; the CA decides (--disable-check skips this check)");
+        }
+    }
+    let Some(first) = wrong.first() else {
+        return Ok(());
+    };
+    let line = format!("local check: {first} (--disable-check leaves this to the CA)");
+    bail!(
+        Failure::new(line)
+            .below(wrong)
+            .hint(hint.map(str::to_owned))
+    )
+}
+
+/// Tells the CA to look at all challenge files (§7.5.1).
+fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
+    for Claim {
+        identifier,
+        authorization_url,
+        challenge,
+    } in claims
+    {
+        let failed = || format!("Challenge did not pass for {identifier}");
+        let tell = || {
+            client
+                .post_once(&challenge.url, &json!({}))
+                .with_context(failed)
+        };
+        if tell()?.is_some() {
+            continue;
+        }
+        // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
+        client.poll(authorization_url, "the CA to take the challenge", |reply| {
+            let authorization: Authorization = reply.json()?;
+            let is_open = authorization
+                .http_01()
+                .is_ok_and(|c| c.status == Status::Pending);
+            Ok((!is_open || tell()?.is_some()).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until the order says that all names are proven, by polling it alone; its authorizations
+/// are read when it fails or stands still.
+fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Result<()> {
+    let mut open: Vec<&Claim> = claims.iter().collect();
+    let what = list(claims.iter().map(|claim| &claim.identifier));
+    let (mut looked, mut erring_since) = (Instant::now(), None);
+    client.poll(order_url, &format!("the CA to verify {what}"), |reply| {
+        let order: Order = reply.json()?;
+        match order.status {
+            Status::Ready | Status::Processing | Status::Valid => return Ok(Some(())),
+            Status::Pending if looked.elapsed() < STANDSTILL => return Ok(None),
+            Status::Pending | Status::Invalid => {}
+            Status::Other(_) => bail!(order_failed(&order)),
+        }
+        let (mut failed, erring) = take_stock(client, &mut open)?;
+        looked = Instant::now();
+        erring_since = erring_since.or(Some(looked)).filter(|_| !erring.is_empty());
+        if !failed.is_empty() || erring_since.is_some_and(|since| since.elapsed() >= ERROR_GRACE) {
+            failed.extend(erring);
+            bail!(not_passed(&failed));
+        }
+        ensure!(order.status == Status::Pending, order_failed(&order));
+        Ok(None)
+    })?;
+    open.iter()
+        .for_each(|claim| info!("{} verified!", claim.identifier));
+    Ok(())
+}
+
+/// Reads the authorizations of all open claims. The proven ones are told and leave the list; those
+/// that failed are given back, and those with an error that may pass.
+fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<(Problems, Problems)> {
+    let (mut failed, mut erring) = (Vec::new(), Vec::new());
+    for claim in std::mem::take(open) {
+        let authorization: Authorization = client.read(&claim.authorization_url)?.json()?;
+        let identifier = claim.identifier.clone();
+        match authorization.verdict() {
+            Verdict::Valid => info!("{identifier} verified!"),
+            Verdict::Failed(problem) => failed.push((identifier, problem)),
+            Verdict::Open(problem) => {
+                erring.extend(problem.map(|problem| (identifier, problem)));
+                open.push(claim);
+            }
+        }
+    }
+    Ok((failed, erring))
+}
+
+/// Sends the CSR to the ready order (§7.4), once, and waits until the certificate is there.
+fn finalize(client: &Client, order_url: &AcmeUrl, url: &AcmeUrl, csr: &Csr) -> Result<AcmeUrl> {
+    let payload = json!({"csr": base64url(csr.to_der()?)});
+    let mut is_sent = false;
+    client.poll(order_url, "the CA to issue the certificate", |reply| {
+        let mut order: Order = reply.json()?;
+        if order.status == Status::Ready && !is_sent {
+            // Where this reply is lost the next look at the order tells whether the CA has the CSR.
+            let Some(told) = client.post_once(url, &payload)? else {
+                return Ok(None);
+            };
+            (*reply, is_sent) = (told, true);
+            order = reply.json()?;
+        }
+        match (&order.status, &order.certificate) {
+            (Status::Valid, Some(url)) => Ok(Some(url.clone())),
+            (Status::Ready | Status::Processing, _) => Ok(None),
+            _ => bail!(order_failed(&order)),
+        }
+    })
+}
+
+fn not_passed(failed: &Problems) -> Failure {
+    let names = list(failed.iter().map(|(identifier, _)| identifier));
+    let reason = failed
+        .first()
+        .map(|(_, problem)| problem.to_string())
+        .unwrap_or_default();
+    let mut below = Vec::new();
+    for (identifier, problem) in failed {
+        below.push(format!("{identifier}: {problem}"));
+        below.extend(problem.below());
+    }
+    Failure::new(format!("Challenge did not pass for {names}: {reason}")).below(below)
+}
+
+fn order_failed(order: &Order) -> Failure {
+    let line = format!("Order failed, it is {:?}: {}", order.status, order.error);
+    Failure::new(line).below(order.error.below())
+}
+
+fn key_shared() -> Failure {
+    Failure::new("CSR contains a public key for a known account, namely the account key's own")
+        .hint("the certificate needs a key of its own: make one, and the CSR with it".to_owned())
+}
+
+/// §7.3: what the CA now knows; Let's Encrypt keeps it to itself.
+fn tell_contact(asked: &[String], reply: &Reply) -> Result<()> {
+    let account: Value = reply.json()?;
+    let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
+    let is_confirmed = confirmed.is_some() || asked.is_empty();
+    info!("Updated contact details:");
+    confirmed
+        .unwrap_or(asked.to_vec())
+        .iter()
+        .for_each(|contact| info!("{contact}"));
+    if !is_confirmed {
+        info!("(the CA did not confirm it)");
+    }
+    Ok(())
+}
+
+/// A staging certificate is worth nothing to a browser, so none takes the place of one that is.
+fn refuse_staging_over_production(options: &Options, output: &Output) -> Result<()> {
+    let current = output.current().and_then(|pem| Chain::parse(&pem).ok());
+    let is_precious = current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
+    let line = "--staging would replace the valid certificate at --output by one nobody trusts";
+    ensure!(!options.staging || !is_precious, line);
+    Ok(())
+}
+
+fn list<'a>(identifiers: impl IntoIterator<Item = &'a Identifier>) -> String {
+    let names: Vec<String> = identifiers.into_iter().map(Identifier::to_string).collect();
+    names.join(", ")
+}

@@ -1,0 +1,97 @@
+//! Fetches a TLS certificate from any ACME (RFC 8555) CA by http-01.
+//!
+//! This file holds the frame: options, the one door to stderr, exit status. The conversation with
+//! the CA is in `get_crt.rs`.
+
+mod account_key;
+mod chain;
+mod challenge;
+mod client;
+mod csr;
+mod failure;
+mod get_crt;
+mod input;
+mod options;
+mod output;
+mod resources;
+mod self_check;
+mod temporary;
+mod tls;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Error};
+use log::{Level, LevelFilter, error};
+
+use crate::failure::Failure;
+use crate::options::Options;
+
+fn main() -> ExitCode {
+    let options = Options::from_command_line();
+    open_stderr(&options);
+    let signals = temporary::clean_up_on_signals().context("cannot watch for signals");
+    match signals.and_then(|()| get_crt::get_crt(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The one door to stderr: every record of the log is one printable line. That stderr is closed or
+/// full is no reason to stop, so failures to write are passed over by the logger.
+fn open_stderr(options: &Options) {
+    let level = match (options.quiet, options.verbose) {
+        (true, _) => LevelFilter::Error,
+        (_, true) => LevelFilter::Debug,
+        _ => LevelFilter::Info,
+    };
+    env_logger::Builder::new()
+        .filter_module(env!("CARGO_CRATE_NAME"), level)
+        .format(|out, record| {
+            let prefix = if record.level() == Level::Warn {
+                "warning: "
+            } else {
+                ""
+            };
+            writeln!(out, "{prefix}{}", printable(&record.args().to_string()))
+        })
+        .init();
+}
+
+/// The end of a failed run: the error, what belongs below it, and the cure where it is known.
+fn report(error: &Error) {
+    error!("error: {error:#}");
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        for line in &failure.below {
+            error!("  {line}");
+        }
+        if let Some(hint) = &failure.hint {
+            error!("hint: {hint}");
+        }
+        for line in failure.rescued.iter().flat_map(|pem| pem.lines()) {
+            error!("{line}");
+        }
+    }
+}
+
+/// `text` with everything made visible that could move the cursor, colour the screen, break the line
+/// or turn the direction of reading: a CA's words are shown, never obeyed.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}' => safe.extend(c.escape_unicode()),
+            c if c.is_control() => safe.extend(c.escape_default()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}

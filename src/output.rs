@@ -1,0 +1,165 @@
+//! Where the chain goes: stdout, or a file that is replaced as a whole or not at all.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, ensure};
+use log::warn;
+
+use crate::failure::Failure;
+use crate::temporary::TemporaryFile;
+
+/// Longest chain of symlinks that is followed, as in Linux.
+const MAX_LINKS: usize = 40;
+/// What is written and synced before a certificate is ordered, so that a full disk shows itself
+/// while nothing is lost by it; more than any chain needs.
+const RESERVE: usize = 64 << 10;
+/// Mode of an output file that did not exist before.
+const NEW_MODE: u32 = 0o644;
+
+/// A place for the chain that was writable when it was looked at: a file, or else stdout.
+pub struct Output(Option<Replacement>);
+
+/// The temporary file beside the one that it will replace.
+struct Replacement {
+    target: PathBuf,
+    old: Option<Metadata>,
+    temporary: TemporaryFile,
+}
+
+impl Output {
+    /// Prepares the place: with a path, the temporary file is made and its space taken.
+    ///
+    /// # Errors
+    /// What is there is no regular file, or its directory or disk cannot take a new one.
+    pub fn open(path: Option<&Path>) -> Result<Output> {
+        let open = |path: &Path| Replacement::prepare(path).with_context(|| shown(path));
+        Ok(Output(path.map(open).transpose()?))
+    }
+
+    /// The content of the file that will be replaced, as it is now.
+    pub fn current(&self) -> Option<Vec<u8>> {
+        fs::read(&self.0.as_ref()?.target).ok()
+    }
+
+    /// Delivers the chain.
+    ///
+    /// # Errors
+    /// It could not be delivered; the failure then carries it, for it is too precious to be lost.
+    pub fn write(self, pem: &str) -> Result<()> {
+        let result = match self.0 {
+            None => to_stdout(pem).context("stdout"),
+            Some(replacement) => replacement.commit(pem),
+        };
+        result.map_err(|error| {
+            let line = format!("the certificate was issued, but cannot be written: {error:#}");
+            let mut failure = Failure::new(line).hint("it follows, to be copied".to_owned());
+            failure.rescued = Some(pem.to_owned());
+            Error::new(failure)
+        })
+    }
+}
+
+fn to_stdout(pem: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(pem.as_bytes())?;
+    stdout.flush()
+}
+
+impl Replacement {
+    fn prepare(path: &Path) -> Result<Replacement> {
+        let target = follow_links(path)?;
+        let old = match fs::metadata(&target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            metadata => Some(metadata?),
+        };
+        let is_regular = old.as_ref().is_none_or(Metadata::is_file);
+        ensure!(
+            is_regular,
+            "this is no regular file; for stdout leave -o out"
+        );
+        let temporary = TemporaryFile::create_in(directory_of(&target));
+        let temporary = temporary.context("no file can be made in its directory")?;
+        let reserved = temporary.file().write_all_at(&[0; RESERVE], 0);
+        reserved
+            .and_then(|()| temporary.file().sync_all())
+            .context("no room for a certificate")?;
+        Ok(Replacement {
+            target,
+            old,
+            temporary,
+        })
+    }
+
+    fn commit(self, pem: &str) -> Result<()> {
+        let (file, path) = (self.temporary.file(), self.temporary.path().to_owned());
+        let written = file.write_all_at(pem.as_bytes(), 0);
+        let written = written.and_then(|()| file.set_len(pem.len() as u64));
+        self.keep_owner_and_mode();
+        written
+            .and_then(|()| file.sync_all())
+            .with_context(|| shown(&self.target))?;
+
+        let renamed = self
+            .temporary
+            .rename(&self.target)
+            .with_context(|| shown(&self.target));
+        renamed.with_context(|| format!("it is in {}", path.display()))?;
+        let directory = File::open(directory_of(&self.target));
+        if let Err(error) = directory.and_then(|directory| directory.sync_all()) {
+            warn!(
+                "{}, written, may not survive a power failure: {error}",
+                shown(&self.target)
+            );
+        }
+        Ok(())
+    }
+
+    fn keep_owner_and_mode(&self) {
+        let file = self.temporary.file();
+        let mode = self.old.as_ref().map_or(NEW_MODE, Metadata::mode);
+        let owners = |metadata: &Metadata| (metadata.uid(), metadata.gid());
+        let old = self.old.as_ref().map(owners);
+        let is_kept = old.is_none() || old == file.metadata().as_ref().map(owners).ok();
+        let (uid, gid) = old.unzip();
+        let owned = if is_kept {
+            Ok(())
+        } else {
+            fchown(file, uid, gid)
+        };
+        // The mode comes last, for a change of owner may take bits from it.
+        let moded = file.set_permissions(Permissions::from_mode(mode));
+        for error in [owned.err(), moded.err()].into_iter().flatten() {
+            warn!(
+                "{}: its owner, group or mode cannot be kept: {error}",
+                shown(&self.target)
+            );
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("--output {}", path.display())
+}
+
+/// The file behind `path` through all symlinks, the last of which may lead to nothing yet.
+fn follow_links(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        // What a device or pipe has below /proc looks like a link, and leads nowhere.
+        let is_special = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
+        match fs::read_link(&path) {
+            Ok(target) if !is_special => path = directory_of(&path).join(target),
+            _ => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many levels of symbolic links").into())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}

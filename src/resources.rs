@@ -1,0 +1,283 @@
+//! What a CA says (RFC 8555 §7.1), as types. Only what getcrt reads is modelled; members that are
+//! optional count as absent when they have a shape that we do not know.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest token that is accepted: it becomes a file name.
+const MAX_TOKEN: usize = 255;
+/// Longest text of a CA's that a line of ours repeats, in characters.
+const MAX_TEXT: usize = 1000;
+
+/// An absolute https URL, kept as the exact string that the CA gave (§6.1, §6.4).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AcmeUrl(String);
+
+impl AcmeUrl {
+    /// The URL as the CA wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AcmeUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<AcmeUrl, String> {
+        let uri: Option<ureq::http::Uri> = url.parse().ok();
+        if uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host() != Some("")) {
+            return Ok(AcmeUrl(url));
+        }
+        Err(format!(
+            "`{}` is no https URL, and ACME is spoken over https only",
+            excerpt(&url)
+        ))
+    }
+}
+
+impl fmt::Display for AcmeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The CA's entry points (§7.1.1).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directory {
+    /// Where a fresh nonce comes from.
+    pub new_nonce: AcmeUrl,
+    /// Where an account key is registered.
+    pub new_account: AcmeUrl,
+    /// Where a certificate is ordered.
+    pub new_order: AcmeUrl,
+    #[serde(default)]
+    meta: Value,
+}
+
+impl Directory {
+    /// Where the CA's terms of service are, if it says so.
+    pub fn terms_of_service(&self) -> Option<&str> {
+        self.meta["termsOfService"].as_str()
+    }
+}
+
+/// What a certificate is asked for: a DNS name (§9.7.7) or an IP address (RFC 8738).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "lowercase")]
+pub enum Identifier {
+    /// A host name in lower case, as A-labels.
+    Dns(String),
+    /// An address; its text is RFC 5952's for IPv6.
+    Ip(IpAddr),
+}
+
+impl Identifier {
+    /// The host part of a URL that reaches this identifier.
+    pub fn url_host(&self) -> String {
+        match self {
+            Identifier::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identifier::Dns(name) => f.write_str(name),
+            Identifier::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The state of an order, an authorization or a challenge (§7.1.6).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the words are the RFC's")]
+pub enum Status {
+    Pending,
+    Processing,
+    Ready,
+    Valid,
+    Invalid,
+    /// One that this program does not know.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// A request for a certificate and where it stands (§7.1.3).
+#[derive(Debug, Deserialize)]
+pub struct Order {
+    /// Where it stands.
+    pub status: Status,
+    /// What is ordered; later replies of some CAs lack it.
+    pub identifiers: Option<Vec<Identifier>>,
+    /// One for each identifier, in no particular order.
+    pub authorizations: Option<Vec<AcmeUrl>>,
+    /// Where the CSR goes; some CAs tell it in the first reply only.
+    pub finalize: Option<AcmeUrl>,
+    /// Where the chain is, once the order is valid.
+    pub certificate: Option<AcmeUrl>,
+    /// Why the order failed.
+    #[serde(default)]
+    pub error: Problem,
+}
+
+/// The CA's view of whether the account may have certificates for one identifier (§7.1.4).
+#[derive(Debug, Deserialize)]
+pub struct Authorization {
+    /// Whose authorization this is.
+    pub identifier: Identifier,
+    /// Where it stands.
+    pub status: Status,
+    #[serde(default)]
+    challenges: Value,
+}
+
+impl Authorization {
+    /// The http-01 challenge. Others are not looked at: their members differ.
+    ///
+    /// # Errors
+    /// The CA offers none, or one that lacks something or has a token that no file may bear.
+    pub fn http_01(&self) -> Result<Challenge> {
+        let mut challenges = self.challenges.as_array().into_iter().flatten();
+        let challenge = challenges.find(|challenge| challenge["type"] == "http-01");
+        Ok(Challenge::deserialize(
+            challenge.context("the CA offers no http-01")?,
+        )?)
+    }
+
+    /// What has come of it. An error may stand at any of the challenges (§8.2).
+    pub fn verdict(&self) -> Verdict {
+        let challenges = || self.challenges.as_array().into_iter().flatten();
+        let problem = challenges()
+            .map(|c| Problem(c["error"].clone()))
+            .find(|p| !p.is_empty());
+        // Some CAs leave the authorization pending when its challenge has failed.
+        let has_failed = challenges().any(|c| c["type"] == "http-01" && c["status"] == "invalid");
+        match self.status {
+            Status::Valid => Verdict::Valid,
+            Status::Pending if !has_failed => Verdict::Open(problem),
+            _ => Verdict::Failed(problem.unwrap_or_default()),
+        }
+    }
+}
+
+/// What has come of an authorization.
+pub enum Verdict {
+    /// The name is proven.
+    Valid,
+    /// The CA has not decided; it may have seen a problem and be about to try again.
+    Open(Option<Problem>),
+    /// The name is not proven, and will not be by this authorization.
+    Failed(Problem),
+}
+
+/// An http-01 challenge (§8.3).
+#[derive(Debug, Deserialize)]
+pub struct Challenge {
+    /// Where it stands.
+    pub status: Status,
+    /// Where the CA is told to look.
+    pub url: AcmeUrl,
+    /// Names the file that the CA will fetch.
+    pub token: Token,
+}
+
+/// A word of base64url characters only, as tokens (§8.3) and nonces (§6.5.1) are: a safe file name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
+
+impl Token {
+    /// The token's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = String;
+
+    fn try_from(token: String) -> Result<Token, String> {
+        let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(is_base64url) {
+            return Ok(Token(token));
+        }
+        Err(format!(
+            "`{}` is no token; no file is named after it",
+            excerpt(&token)
+        ))
+    }
+}
+
+/// A problem document (§6.7, RFC 7807): the CA's account of what is wrong, or nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Problem(Value);
+
+impl Problem {
+    /// A member of the document, where it is a text.
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.0[member].as_str()
+    }
+
+    /// Whether this is ACME's error `kind`, such as `badNonce`.
+    pub fn is(&self, kind: &str) -> bool {
+        self.text("type")
+            .and_then(|t| t.strip_prefix("urn:ietf:params:acme:error:"))
+            == Some(kind)
+    }
+
+    /// Whether nothing is said; `{}` is no problem document.
+    pub fn is_empty(&self) -> bool {
+        ["type", "detail", "subproblems"]
+            .iter()
+            .all(|member| self.0[member].is_null())
+    }
+
+    /// A line for each subproblem, with its identifier (§6.7.1).
+    pub fn below(&self) -> Vec<String> {
+        let line = |subproblem: &Value| {
+            let problem = Problem(subproblem.clone());
+            match subproblem["identifier"]["value"].as_str() {
+                Some(name) => format!("{}: {problem}", excerpt(name)),
+                None => problem.to_string(),
+            }
+        };
+        self.0["subproblems"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(line)
+            .collect()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.text("detail"), self.text("type")) {
+            (Some(detail), Some(kind)) => write!(f, "{} ({})", excerpt(detail), excerpt(kind))?,
+            (Some(text), None) | (None, Some(text)) => f.write_str(&excerpt(text))?,
+            (None, None) => f.write_str("the CA gives no reason")?,
+        }
+        match &self.0["algorithms"] {
+            Value::Null => Ok(()),
+            // §6.2: with badSignatureAlgorithm the CA says what it takes.
+            offered => write!(f, "; it takes {}", excerpt(&offered.to_string())),
+        }
+    }
+}
+
+/// At most [`MAX_TEXT`] characters of `text`, and a sign where something was left out.
+pub fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

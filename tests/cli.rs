@@ -1,0 +1,457 @@
+//! The command line, and bad input: what is refused before anything is asked of a CA.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::support::files::{csr, directory, key, listing, openssl, self_signed, set_mode};
+use crate::support::free_port;
+use crate::support::pebble::text;
+use crate::support::run::{GETCRT, Outcome, Run};
+
+/// A user with all that is needed, and a CA that nobody may speak to.
+struct Desk {
+    directory: TempDir,
+    ca: TcpListener,
+    port: u16,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let (directory, port) = (directory(), free_port());
+        set_mode(directory.path(), 0o755);
+        let ca = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        ca.set_nonblocking(true).unwrap();
+        let desk = Desk {
+            directory,
+            ca,
+            port,
+        };
+        fs::create_dir(desk.path("acme")).unwrap();
+        key(&desk.path("account.key"), "EC:P-256");
+        key(&desk.path("domain.key"), "EC:P-256");
+        desk.csr("/", &["a.test"]);
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn csr(&self, subject: &str, names: &[&str]) {
+        csr(
+            &self.path("domain.csr"),
+            &self.path("domain.key"),
+            subject,
+            names,
+        );
+    }
+
+    fn getcrt(&self) -> Run {
+        self.by(Run::new())
+    }
+
+    /// As a user who is not root, for whom permissions count.
+    fn getcrt_as_nobody(&self) -> Run {
+        self.by(Run::of("setpriv").args(&[
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            GETCRT,
+        ]))
+    }
+
+    fn by(&self, run: Run) -> Run {
+        let mut run = run
+            .args(&[
+                "--account-key",
+                "account.key",
+                "--csr",
+                "domain.csr",
+                "--acme-dir",
+                "acme",
+                "--timeout",
+                "5",
+            ])
+            .args(&[
+                "--directory-url",
+                &format!("https://127.0.0.1:{}/dir", self.port),
+            ]);
+        run.command.current_dir(self.directory.path());
+        run
+    }
+
+    /// The run has failed with `text`, nobody has spoken to the CA, and no file was left.
+    #[track_caller]
+    fn refused(&self, outcome: &Outcome, text: &str) {
+        outcome.failed(text).says_not("Getting directory");
+        assert!(self.ca.accept().is_err(), "the CA was asked\n{outcome}");
+        if let Ok(true) = fs::exists(self.path("acme")) {
+            assert!(
+                !self.path("acme").is_dir() || listing(&self.path("acme")).is_empty(),
+                "{outcome}"
+            );
+        }
+        assert!(
+            !listing(self.directory.path())
+                .iter()
+                .any(|name| name.starts_with(".getcrt")),
+            "{outcome}"
+        );
+    }
+}
+
+#[test]
+fn version_and_help() {
+    let version = Run::new().arg("-V").outcome();
+    version.exits(0).check(
+        "it is another version",
+        version.stdout == format!("getcrt {}\n", env!("CARGO_PKG_VERSION")),
+    );
+    for help in ["-h", "--help"] {
+        let outcome = Run::new().arg(help).outcome();
+        outcome.exits(0).check(
+            "no example",
+            outcome
+                .stdout
+                .contains("getcrt --account-key account.key --csr domain.csr"),
+        );
+        for not_yet in ["--renew", "--profile", "--eab", "--preferred-chain"] {
+            outcome.check(not_yet, !outcome.stdout.contains(not_yet));
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_2() {
+    let desk = Desk::new();
+    let ca = format!("https://127.0.0.1:{}", desk.port);
+    let wrong: [&[&str]; 14] = [
+        &["--nonsense"],
+        &["stray"],
+        &["--ca", &ca],
+        &["--staging"],
+        &["--ca", &ca, "--staging"],
+        &["--quiet", "-v"],
+        &["--quiet", "--verbose"],
+        &["--check-port", "0"],
+        &["--check-port", "65536"],
+        &["--timeout", "0"],
+        &["--timeout", "soon"],
+        &["--contact", "a@a.test,b@b.test"],
+        &["--contact", "mailto:a@a.test?subject=x"],
+        &["--di"],
+    ];
+    for arguments in wrong {
+        let outcome = desk.getcrt().args(arguments).outcome();
+        outcome
+            .exits(2)
+            .says("error: ")
+            .check("stdout is not empty", outcome.stdout.is_empty());
+    }
+    desk.getcrt()
+        .args(&["--ca", &ca])
+        .outcome()
+        .says("'--ca <URL>' cannot be used with '--directory-url'");
+    Run::new()
+        .outcome()
+        .exits(2)
+        .says("--account-key <FILE>")
+        .says("--csr <FILE>")
+        .says("--acme-dir <DIR>");
+    assert!(desk.ca.accept().is_err());
+}
+
+#[test]
+fn account_keys_that_are_none() {
+    let desk = Desk::new();
+    let account = desk.path("account.key");
+    let path = account.to_str().unwrap();
+    let refused = |text: &str| desk.refused(&desk.getcrt().outcome(), text);
+
+    fs::rename(&account, desk.path("moved.key")).unwrap();
+    refused("Error loading account.key: No such file or directory");
+    fs::create_dir(&account).unwrap();
+    refused("Error loading account.key: Is a directory");
+    fs::remove_dir(&account).unwrap();
+    fs::write(&account, "").unwrap();
+    refused("Error loading account.key: the file is empty");
+    fs::write(&account, "nonsense").unwrap();
+    refused("Error loading account.key: no usable private key in it, it looks like no PEM");
+    openssl(&[
+        "pkey",
+        "-in",
+        desk.path("domain.key").to_str().unwrap(),
+        "-pubout",
+        "-out",
+        path,
+    ]);
+    refused("it looks like a public key");
+    fs::copy(desk.path("domain.csr"), &account).unwrap();
+    refused("it looks like a CSR");
+    fs::copy(
+        self_signed(desk.directory.path(), "/CN=x", &["x.test"], "2"),
+        &account,
+    )
+    .unwrap();
+    refused("it looks like a certificate");
+    let pem = text(&desk.path("domain.key"));
+    fs::write(&account, pem.replacen("\nM", "\nA", 1)).unwrap();
+    refused("it looks like a private key");
+    for (kind, told) in [
+        ("RSA:1024", "1024 bits"),
+        ("EC:secp256k1", "another curve"),
+        ("X25519", "neither RSA, P-256"),
+        ("ED448", "neither RSA, P-256"),
+        ("RSA:4224", "4224 bits"),
+    ] {
+        key(&account, kind);
+        refused(told);
+    }
+    fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
+    refused("the file is absurdly large");
+}
+
+#[test]
+fn an_encrypted_account_key_is_never_asked_about() {
+    let desk = Desk::new();
+    let account = desk.path("account.key");
+    for format in ["pkcs8", "traditional"] {
+        let plain = desk.path("plain.key");
+        openssl(&["genrsa", "-out", plain.to_str().unwrap(), "2048"]);
+        let mut arguments = vec![
+            "rsa",
+            "-aes128",
+            "-passout",
+            "pass:secret",
+            "-in",
+            plain.to_str().unwrap(),
+        ];
+        arguments.extend(["-out", account.to_str().unwrap()]);
+        if format == "traditional" {
+            arguments.push("-traditional");
+        }
+        openssl(&arguments);
+        set_mode(&account, 0o600);
+        let outcome = desk.getcrt().outcome();
+        desk.refused(&outcome, "Error loading account.key: this key is encrypted");
+        outcome.says("\nhint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`\n");
+    }
+}
+
+#[test]
+fn an_account_key_that_all_can_read_is_a_warning() {
+    let desk = Desk::new();
+    set_mode(&desk.path("account.key"), 0o644);
+    // It is the refused connection that ends this run, not the warning.
+    drop(desk.ca);
+    let run = Run::new().args(&[
+        "--account-key",
+        "account.key",
+        "--csr",
+        "domain.csr",
+        "--acme-dir",
+        "acme",
+    ]);
+    let mut run = run.args(&["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"]);
+    run.command.current_dir(desk.directory.path());
+    let outcome = run.outcome();
+    outcome.failed(
+        "cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused",
+    );
+    outcome.says("\nwarning: every user of this machine can read your account key: chmod go-rwx account.key\n");
+}
+
+#[test]
+fn csrs_that_are_none() {
+    let desk = Desk::new();
+    let csr = desk.path("domain.csr");
+    let path = csr.to_str().unwrap();
+    let refused = |text: &str| desk.refused(&desk.getcrt().outcome(), text);
+    let whole = text(&csr);
+
+    // A byte of a name is another one now, so the signature does not fit.
+    openssl(&["req", "-in", path, "-outform", "DER", "-out", path]);
+    let mut der = fs::read(&csr).unwrap();
+    let place = der
+        .windows(6)
+        .position(|window| window == b"a.test")
+        .unwrap();
+    der[place] = b'b';
+    fs::write(&csr, &der).unwrap();
+    refused("Error loading domain.csr: the CSR's signature does not verify");
+    fs::write(&csr, whole.replace("\n-----END", "AAAA\n-----END")).unwrap();
+    refused("no usable CSR in it, it looks like a CSR");
+    fs::copy(desk.path("domain.key"), &csr).unwrap();
+    refused("Error loading domain.csr: no usable CSR in it, it looks like a private key");
+    fs::copy(
+        self_signed(desk.directory.path(), "/CN=x", &["x.test"], "2"),
+        &csr,
+    )
+    .unwrap();
+    refused("it looks like a certificate");
+    fs::write(&csr, "").unwrap();
+    refused("Error loading domain.csr: the file is empty");
+    fs::remove_file(&csr).unwrap();
+    refused("Error loading domain.csr: No such file or directory");
+}
+
+#[test]
+fn names_that_cannot_be_had() {
+    let desk = Desk::new();
+    let refused = |subject: &str, names: &[&str], text: &str| {
+        desk.csr(subject, names);
+        desk.refused(&desk.getcrt().outcome(), text);
+    };
+    refused("/", &[], "the CSR asks for no names");
+    refused("/O=Nobody", &[], "the CSR asks for no names");
+    refused(
+        "/",
+        &["*.a.test"],
+        "the CSR asks for *.a.test, and http-01 cannot prove a wildcard",
+    );
+    refused(
+        "/CN=*.a.test",
+        &["a.test"],
+        "http-01 cannot prove a wildcard",
+    );
+    refused(
+        "/CN=Web server",
+        &[],
+        "the CSR asks for `Web server`, which is no DNS name",
+    );
+    refused("/", &["a.test", "b\u{fc}cher.test"], "which is no DNS name");
+    refused(
+        "/",
+        &["a..test"],
+        "the CSR asks for `a..test`, which is no DNS name",
+    );
+    refused(
+        "/",
+        &["email:me@a.test", "a.test"],
+        "neither DNS name nor IP",
+    );
+    refused("/", &["URI:http://a.test/"], "neither DNS name nor IP");
+}
+
+#[test]
+fn the_account_key_is_not_for_certificates() {
+    let desk = Desk::new();
+    for kind in ["RSA:2048", "EC:P-256", "ED25519"] {
+        key(&desk.path("account.key"), kind);
+        csr(
+            &desk.path("domain.csr"),
+            &desk.path("account.key"),
+            "/",
+            &["a.test"],
+        );
+        let outcome = desk.getcrt().outcome();
+        desk.refused(&outcome, "CSR contains a public key for a known account");
+        outcome.says("\nhint: the certificate needs a key of its own");
+    }
+}
+
+#[test]
+fn acme_dirs_that_are_none() {
+    let desk = Desk::new();
+    let acme = desk.path("acme");
+    fs::remove_dir(&acme).unwrap();
+    desk.refused(
+        &desk.getcrt().outcome(),
+        "--acme-dir acme: No such file or directory",
+    );
+    fs::write(&acme, "").unwrap();
+    desk.refused(
+        &desk.getcrt().outcome(),
+        "--acme-dir acme: this is no directory",
+    );
+    fs::remove_file(&acme).unwrap();
+    fs::create_dir(&acme).unwrap();
+    set_mode(&desk.path("account.key"), 0o644);
+    let outcome = desk.getcrt_as_nobody().outcome();
+    desk.refused(
+        &outcome,
+        "--acme-dir acme: no file can be made in it: Permission denied",
+    );
+}
+
+#[test]
+fn outputs_that_are_none() {
+    let desk = Desk::new();
+    let refused = |output: &str, told: &str| {
+        let outcome = desk.getcrt().args(&["--output", output]).outcome();
+        desk.refused(&outcome, told);
+    };
+    refused("acme", "--output acme: this is no regular file");
+    refused(
+        "/dev/null",
+        "--output /dev/null: this is no regular file; for stdout leave -o out",
+    );
+    refused(
+        "/dev/stdout",
+        "this is no regular file; for stdout leave -o out",
+    );
+    refused(
+        "nowhere/out.crt",
+        "--output nowhere/out.crt: no file can be made in its directory: No such file",
+    );
+    std::os::unix::fs::symlink("loop", desk.path("loop")).unwrap();
+    refused("loop", "oo many levels of symbolic links");
+
+    // A file that could be written, in a directory where it cannot be replaced.
+    set_mode(&desk.path("account.key"), 0o644);
+    set_mode(&desk.path("acme"), 0o777);
+    fs::write(desk.path("old.crt"), "old").unwrap();
+    set_mode(&desk.path("old.crt"), 0o666);
+    let outcome = desk.getcrt_as_nobody().args(&["-o", "old.crt"]).outcome();
+    desk.refused(
+        &outcome,
+        "--output old.crt: no file can be made in its directory: Permission denied",
+    );
+    assert_eq!(text(&desk.path("old.crt")), "old");
+}
+
+#[test]
+fn unreadable_files_are_named() {
+    let desk = Desk::new();
+    set_mode(&desk.path("acme"), 0o777);
+    let outcome = desk.getcrt_as_nobody().outcome();
+    desk.refused(&outcome, "Error loading account.key: Permission denied");
+    set_mode(&desk.path("account.key"), 0o644);
+    set_mode(&desk.path("domain.csr"), 0o600);
+    let outcome = desk.getcrt_as_nobody().outcome();
+    desk.refused(&outcome, "Error loading domain.csr: Permission denied");
+    let bundle = |name: &str, told: &str| {
+        let outcome = desk.getcrt().args(&["--ca-bundle", name]).outcome();
+        outcome.failed(told);
+        assert!(desk.ca.accept().is_err());
+    };
+    bundle(
+        "missing.pem",
+        "Error loading missing.pem: No such file or directory",
+    );
+    bundle(
+        "domain.key",
+        "Error loading domain.key: no PEM certificate in it",
+    );
+}
+
+#[test]
+fn only_https_is_spoken() {
+    let desk = Desk::new();
+    for url in [
+        "http://127.0.0.1/dir",
+        "file:///etc/passwd",
+        "127.0.0.1",
+        "https://",
+        "",
+        "https:///dir",
+    ] {
+        let outcome = desk.getcrt().args(&["--directory-url", url]).outcome();
+        outcome.failed(&format!(
+            "`{url}` is no https URL, and ACME is spoken over https only"
+        ));
+    }
+}

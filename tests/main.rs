@@ -1,0 +1,14 @@
+//! What a user, a shell script and a CA see of getcrt. Needs Pebble, nginx, openssl and libnss-wrapper;
+//! `sh tests/run.sh` installs them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
+mod cli;
+mod pebble;
+mod promises;
+mod support;

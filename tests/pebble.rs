@@ -1,0 +1,807 @@
+//! The whole conversation with a real CA.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::files::{
+    csr, directory, key, library, listing, openssl, self_signed, set_mode,
+};
+use crate::support::pebble::{NAMES, World, text};
+use crate::support::run::{GETCRT, Run};
+use crate::support::web::{Web, response};
+use crate::support::{Server, await_port, await_that, free_port};
+
+#[test]
+fn two_names() {
+    let world = World::new();
+    let outcome = world.getcrt().outcome();
+    world.verify(&outcome, &NAMES);
+    let order = outcome
+        .stderr
+        .lines()
+        .map(|line| line.split(": http").next().unwrap());
+    let order: Vec<&str> = order
+        .map(|line| line.split(": data:").next().unwrap())
+        .collect();
+    let valid = order
+        .iter()
+        .position(|line| line.starts_with("Valid until "))
+        .unwrap();
+    let summary = order[valid];
+    assert!(
+        summary.contains(", issued by Pebble Intermediate CA ") && summary.ends_with(", 2 names"),
+        "{outcome}"
+    );
+    assert_eq!(
+        order,
+        [
+            "Parsing account key...",
+            "Parsing CSR...",
+            "Found domains: a.test, www.a.test",
+            "Getting directory...",
+            "Directory found!",
+            "Registering account...",
+            "Registered! Account ID",
+            "This agrees to the CA's terms of service",
+            "Creating new order...",
+            "Order created!",
+            "Verifying a.test...",
+            "Verifying www.a.test...",
+            "a.test verified!",
+            "www.a.test verified!",
+            "Signing certificate...",
+            summary,
+            "Certificate signed!",
+        ],
+        "{outcome}"
+    );
+    for request in world.web.requests() {
+        let (content, mode) = request.file.unwrap();
+        assert_eq!(mode, 0o644);
+        assert!(!content.ends_with(b"\n") && content.contains(&b'.'));
+    }
+    assert!(world.web_saw_the_ca());
+
+    let again = world.getcrt().arg("--quiet").outcome();
+    assert_eq!(again.stderr, "");
+    world.verify_pem(&again.stdout, &NAMES);
+    world
+        .getcrt()
+        .outcome()
+        .issued()
+        .says("Already registered! Account ID: https://");
+}
+
+#[test]
+fn one_name() {
+    let world = World::new();
+    world.csr("/", &["only.test"]);
+    let outcome = world.getcrt().outcome();
+    world.verify(&outcome, &["only.test"]);
+    outcome.says(", 1 name\n");
+}
+
+#[test]
+fn twenty_names_and_many_rejected_nonces() {
+    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "40")]);
+    let names: Vec<String> = (0..20).map(|i| format!("n{i}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.csr("/", &names);
+    world.verify(&world.getcrt().outcome(), &names);
+}
+
+#[test]
+fn nine_of_ten_nonces_rejected() {
+    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "90")]);
+    world.csr("/", &["a.test"]);
+    world.verify(&world.getcrt().outcome(), &["a.test"]);
+}
+
+#[test]
+fn authorizations_are_reused() {
+    let world = World::with(&[("PEBBLE_AUTHZREUSE", "100")]);
+    world.getcrt().outcome().issued();
+    let seen = world.web.requests().len();
+    let outcome = world.getcrt().outcome();
+    world.verify(&outcome, &NAMES);
+    outcome.says(
+        "Already verified: a.test, skipping...\nAlready verified: www.a.test, skipping...\nSigning",
+    );
+    assert_eq!(world.web.requests().len(), seen, "files were fetched again");
+}
+
+#[test]
+fn a_slow_validation_is_waited_for() {
+    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "20")]);
+    let outcome = world.getcrt().outcome();
+    world.verify(&outcome, &NAMES);
+}
+
+#[test]
+fn alternate_roots_and_long_chains_change_nothing() {
+    let world = World::with(&[
+        ("PEBBLE_ALTERNATE_ROOTS", "2"),
+        ("PEBBLE_CHAIN_LENGTH", "3"),
+    ]);
+    let outcome = world.getcrt().outcome();
+    world.verify(&outcome, &NAMES);
+    assert_eq!(outcome.stdout.matches("BEGIN CERTIFICATE").count(), 4);
+}
+
+#[test]
+fn every_kind_of_account_key() {
+    let world = World::new();
+    let account = world.path("account.key");
+    let path = account.to_str().unwrap();
+    for kind in [
+        "RSA:2048", "RSA:3072", "RSA:4096", "EC:P-256", "EC:P-384", "EC:P-521",
+    ] {
+        key(&account, kind);
+        world.getcrt().outcome().issued();
+    }
+    // The forms of older tools: SEC1, with its parameters before it, and PKCS#1.
+    openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-out", path]);
+    assert!(
+        text(&account).contains("BEGIN EC PARAMETERS")
+            && text(&account).contains("BEGIN EC PRIVATE KEY")
+    );
+    set_mode(&account, 0o600);
+    world.getcrt().outcome().issued();
+    openssl(&["genrsa", "-traditional", "-out", path, "2048"]);
+    assert!(text(&account).contains("BEGIN RSA PRIVATE KEY"));
+    set_mode(&account, 0o600);
+    world.getcrt().outcome().issued();
+}
+
+#[test]
+fn a_key_the_ca_does_not_take_is_its_own_words() {
+    let world = World::new();
+    key(&world.path("account.key"), "ED25519");
+    world
+        .getcrt()
+        .outcome()
+        .failed("cannot register the account: https://")
+        .says("urn:ietf:params:acme:error:");
+}
+
+#[test]
+fn every_kind_of_certificate_key() {
+    let world = World::new();
+    for kind in ["RSA:2048", "EC:P-384", "ED25519"] {
+        key(&world.path("domain.key"), kind);
+        world.csr("/", &NAMES);
+        world.verify(&world.getcrt().outcome(), &NAMES);
+    }
+}
+
+#[test]
+fn a_csr_in_der() {
+    let world = World::new();
+    let csr = world.path("domain.csr");
+    openssl(&[
+        "req",
+        "-in",
+        csr.to_str().unwrap(),
+        "-outform",
+        "DER",
+        "-out",
+        csr.to_str().unwrap(),
+    ]);
+    world.verify(&world.getcrt().outcome(), &NAMES);
+}
+
+#[test]
+fn a_common_name_comes_first_and_once() {
+    let world = World::new();
+    world.csr("/CN=WWW.a.test", &["a.test", "www.a.test"]);
+    world
+        .getcrt()
+        .outcome()
+        .issued()
+        .says("Found domains: www.a.test, a.test\n");
+    world.csr("/CN=Web server of the shop", &["a.test"]);
+    let outcome = world.getcrt().outcome();
+    outcome
+        .issued()
+        .says("Ignoring the common name `Web server of the shop`, which is no host name\n");
+    world.resolve(&["lone.test"]);
+    csr(
+        &world.path("domain.csr"),
+        &world.path("domain.key"),
+        "/CN=lone.test",
+        &[],
+    );
+    // Pebble is one of those that the warning speaks of.
+    let outcome = world.getcrt().outcome();
+    outcome
+        .says("Found domains: lone.test\n")
+        .says("warning: lone.test is the CSR's common name");
+    outcome
+        .failed("/finalize-order/")
+        .says("HTTP 403, Order includes different number of DNSnames");
+}
+
+#[test]
+fn ip_addresses() {
+    let world = World::new();
+    world.csr("/", &["IP:127.0.0.1", "IP:::1"]);
+    let outcome = world.getcrt().outcome();
+    world.verify(
+        &outcome,
+        &["IP Address:127.0.0.1", "IP Address:0:0:0:0:0:0:0:1"],
+    );
+    outcome.says("Found domains: 127.0.0.1, ::1\n");
+}
+
+#[test]
+fn nginx_serves_the_files() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name);
+    // nginx's workers are another user, who must be able to read what root wrote under any umask.
+    set_mode(directory.path(), 0o755);
+    fs::create_dir(path("acme")).unwrap();
+    let port = free_port();
+    let config = format!(
+        "daemon off; pid {0}/nginx.pid; error_log {0}/error.log;
+        events {{}}
+        http {{ access_log {0}/access.log; server {{
+            listen 127.0.0.1:{port};
+            location /.well-known/acme-challenge/ {{ alias {0}/acme/; }}
+        }} }}",
+        directory.path().display()
+    );
+    fs::write(path("nginx.conf"), config).unwrap();
+    let nginx = Command::new("nginx")
+        .arg("-c")
+        .arg(path("nginx.conf"))
+        .stderr(Stdio::null())
+        .spawn();
+    let _nginx = Server(nginx.expect("is nginx installed?"));
+    await_port(port);
+    let mut web = Web::serving(&path("acme"));
+    web.port = port;
+    let log = path("access.log");
+    let world = World::around(directory, web, &[]);
+    let outcome = world
+        .getcrt_by("sh", &["-c", "umask 077; exec \"$0\" \"$@\""])
+        .outcome();
+    world.verify(&outcome, &NAMES);
+    assert!(
+        text(&log).contains("\" 200 ") && text(&log).contains("LetsEncrypt"),
+        "{}",
+        text(&log)
+    );
+}
+
+#[test]
+fn one_name_of_three_fails() {
+    let world = World::new();
+    world.csr("/", &["good.test", "bad.test", "fine.test"]);
+    world.mislead_the_ca("bad.test", "127.0.0.2");
+    let old = world.path("old.crt");
+    fs::write(&old, "the old certificate").unwrap();
+    let outcome = world
+        .getcrt()
+        .args(&["-o", old.to_str().unwrap()])
+        .outcome();
+    outcome
+        .failed(": Challenge did not pass for bad.test: ")
+        .says("error: order https://localhost:");
+    outcome
+        .says("\n  bad.test: ")
+        .says("urn:ietf:params:acme:error:")
+        .says_not("\n  good.test");
+    assert_eq!(text(&old), "the old certificate");
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert!(
+        !listing(world.path("").as_path())
+            .iter()
+            .any(|name| name.starts_with(".getcrt"))
+    );
+}
+
+#[test]
+fn every_name_that_failed_is_told() {
+    let world = World::new();
+    world.csr("/", &["good.test", "bad.test", "worse.test"]);
+    world.mislead_the_ca("bad.test", "127.0.0.2");
+    world.mislead_the_ca("worse.test", "127.0.0.2");
+    let outcome = world.getcrt().outcome();
+    outcome
+        .failed("Challenge did not pass for ")
+        .says_not("\n  good.test");
+    let told = ["bad.test", "worse.test"]
+        .iter()
+        .filter(|name| outcome.stderr.contains(&format!("\n  {name}: ")))
+        .count();
+    assert!(told >= 1, "{outcome}");
+}
+
+#[test]
+fn what_is_not_served_is_found_before_the_ca_is_told() {
+    let directory = directory();
+    for name in ["acme", "elsewhere"] {
+        fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    let web = Web::serving(&directory.path().join("elsewhere"));
+    let world = World::around(directory, web, &[]);
+    let outcome = world.getcrt().outcome();
+    outcome
+        .failed("local check: a.test: Wrote file to ")
+        .says("but couldn't download http://a.test:");
+    outcome
+        .says("127.0.0.1 (private")
+        .says("HTTP 404 with the body `no such file`");
+    outcome
+        .says("--disable-check leaves this to the CA")
+        .says("\n  www.a.test: ")
+        .says("\nhint: the web server serves another");
+    assert!(!world.web_saw_the_ca());
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    // The CA would have said so too.
+    world
+        .getcrt()
+        .arg("--disable-check")
+        .outcome()
+        .failed("Challenge did not pass for ");
+    assert!(world.web_saw_the_ca());
+}
+
+#[test]
+fn a_name_that_this_machine_cannot_reach_is_the_cas_to_decide() {
+    let world = World::new();
+    world.resolve(&["www.a.test"]);
+    let outcome = world.getcrt().outcome();
+    outcome
+        .exits(0)
+        .says("warning: local check: Wrote file to ")
+        .says("couldn't download http://a.test:");
+    world.verify_pem(&outcome.stdout, &NAMES);
+    let without = world.getcrt().arg("--disable-check").outcome();
+    without.issued();
+}
+
+#[test]
+fn redirects_are_followed_as_a_validator_does() {
+    let directory = directory();
+    let acme_dir = directory.path().join("acme");
+    fs::create_dir(&acme_dir).unwrap();
+    let redirecting = |request: &crate::support::web::Request| {
+        let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
+        Some(response(
+            &format!("301 Moved\r\nLocation: /moved/{token}"),
+            b"",
+        ))
+    };
+    let kept = acme_dir.clone();
+    let web = Web::answering(
+        &acme_dir,
+        Box::new(move |request| {
+            let moved = request
+                .path
+                .strip_prefix("/moved/")
+                .map(|token| fs::read(kept.join(token)).unwrap());
+            moved
+                .map(|content| response("200 OK", &content))
+                .or_else(|| redirecting(request))
+        }),
+    );
+    let world = World::around(directory, web, &[]);
+    world.verify(&world.getcrt().outcome(), &NAMES);
+}
+
+#[test]
+fn signals_in_mid_poll() {
+    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "30")]);
+    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        // The shell this test was started from may have told its children to ignore SIGINT.
+        let run = world.getcrt_by("env", &["--default-signal=INT,HUP"]);
+        let output = world.path("out.crt");
+        let run = run.args(&["-o", output.to_str().unwrap()]).start();
+        await_that("the challenge files", || {
+            listing(&world.acme_dir()).len() == 2
+        });
+        run.signal(name);
+        let outcome = run.outcome();
+        outcome
+            .dies_of(number)
+            .check("stdout is not empty", outcome.stdout.is_empty());
+        assert_eq!(listing(&world.acme_dir()), [""; 0], "{outcome}");
+        assert!(
+            !listing(&world.path(""))
+                .iter()
+                .any(|name| name.starts_with(".getcrt")),
+            "{outcome}"
+        );
+        assert!(!output.exists());
+    }
+}
+
+#[test]
+fn nohup_is_honoured() {
+    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "8")]);
+    let run = world.getcrt_by("env", &["--ignore-signal=HUP"]).start();
+    await_that("the challenge files", || {
+        listing(&world.acme_dir()).len() == 2
+    });
+    run.signal("HUP");
+    world.verify(&run.outcome(), &NAMES);
+}
+
+#[test]
+fn a_full_stdout_loses_no_certificate() {
+    let world = World::new();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let outcome = world.getcrt().stdout(full).outcome();
+    outcome.failed_to_deliver(
+        "the certificate was issued, but cannot be written: stdout: No space left on device",
+    );
+    let start = outcome
+        .stderr
+        .find("-----BEGIN")
+        .expect("the certificate is lost");
+    world.verify_pem(&outcome.stderr[start..], &NAMES);
+    outcome.says_not("Certificate signed!");
+    // Errors are told under --quiet too, and this one has a certificate to save.
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    world
+        .getcrt()
+        .arg("--quiet")
+        .stdout(full)
+        .outcome()
+        .says("-----END CERTIFICATE-----\n");
+}
+
+#[test]
+fn a_reader_that_is_gone_loses_no_certificate() {
+    let world = World::new();
+    let mut run = world.getcrt().start();
+    drop(run.child.stdout.take());
+    let outcome = run.outcome();
+    outcome.failed_to_deliver(
+        "the certificate was issued, but cannot be written: stdout: Broken pipe",
+    );
+    outcome.says("-----BEGIN CERTIFICATE-----\n");
+}
+
+#[test]
+fn a_closed_stderr_is_no_reason_to_stop() {
+    let world = World::new();
+    let mut run = world.getcrt().start();
+    drop(run.child.stderr.take());
+    let outcome = run.outcome();
+    world.verify_pem(&outcome.exits(0).stdout, &NAMES);
+}
+
+#[test]
+fn an_empty_environment() {
+    let world = World::new();
+    let preload = format!("LD_PRELOAD={}", library("libnss_wrapper.so").display());
+    let hosts = format!("NSS_WRAPPER_HOSTS={}", world.path("hosts").display());
+    world.verify(
+        &world.getcrt_by("env", &["-i", &preload, &hosts]).outcome(),
+        &NAMES,
+    );
+}
+
+#[test]
+fn keys_and_csr_from_pipes() {
+    let world = World::new();
+    let script = format!(
+        r#"cd {}; "$0" --account-key <(cat account.key) --csr <(cat domain.csr) --acme-dir acme --directory-url {} --check-port {} --ca-bundle <(cat {})"#,
+        world.path("").display(),
+        world.directory_url(),
+        world.web.port,
+        crate::support::files::https().root.display()
+    );
+    let outcome = world
+        .resolving(Run::of("bash").args(&["-c", &script, GETCRT]))
+        .outcome();
+    world.verify(&outcome, &NAMES);
+    let key = fs::File::open(world.path("account.key")).unwrap();
+    let mut run = world.getcrt().args(&["--account-key", "/dev/stdin"]);
+    run.command.stdin(key);
+    world.verify(&run.outcome(), &NAMES);
+}
+
+#[test]
+fn unique_prefixes_as_in_acme_tiny() {
+    let world = World::new();
+    let run = world.resolving(Run::new());
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let run = run.args(&[
+        "--acc",
+        &path("account.key"),
+        "--cs",
+        &path("domain.csr"),
+        "--acm",
+        &path("acme"),
+        "--q",
+    ]);
+    let run = run.args(&[
+        "--direct",
+        &world.directory_url(),
+        "--ch",
+        &world.web.port.to_string(),
+    ]);
+    let bundle = crate::support::files::https().root.to_str().unwrap();
+    let outcome = run
+        .args(&["--ca-b", bundle, "--disa", "--co", "me@a.test"])
+        .outcome();
+    world.verify_pem(&outcome.exits(0).stdout, &NAMES);
+}
+
+#[test]
+fn the_deprecated_ca_option() {
+    let world = World::new();
+    let base = world.directory_url().replace("/dir", "");
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let run = world.resolving(Run::new()).args(&["--ca", &base]);
+    let run = run.args(&[
+        "--account-key",
+        &path("account.key"),
+        "--csr",
+        &path("domain.csr"),
+        "--acme-dir",
+        &path("acme"),
+    ]);
+    let bundle = crate::support::files::https().root.to_str().unwrap();
+    // Pebble's directory is elsewhere, so that the message shows which URL was made of it.
+    run.args(&["--ca-bundle", bundle])
+        .outcome()
+        .failed(&format!("{base}/directory: HTTP 404"));
+    // acme-tiny's default value is ignored, beside another option too.
+    world
+        .getcrt()
+        .args(&["--ca", "https://acme-v02.api.letsencrypt.org"])
+        .outcome()
+        .issued();
+}
+
+#[test]
+fn contacts() {
+    let world = World::new();
+    let outcome = world
+        .getcrt()
+        .args(&["--contact", "me@a.test", "mailto:you@a.test"])
+        .outcome();
+    outcome.issued().says(
+        "\nUpdated contact details:\nmailto:me@a.test\nmailto:you@a.test\nCreating new order",
+    );
+    let outcome = world
+        .getcrt()
+        .args(&["--contact", "none@a.test", "--contact", "last@a.test"])
+        .outcome();
+    outcome
+        .issued()
+        .says("\nUpdated contact details:\nmailto:last@a.test\nCreating new order...");
+    let outcome = world.getcrt().arg("--contact").outcome();
+    outcome
+        .issued()
+        .says("\nUpdated contact details:\nCreating new order...");
+}
+
+#[test]
+fn a_dry_run_issues_nothing_and_touches_nothing() {
+    let world = World::new();
+    let output = world.path("out.crt");
+    fs::write(&output, "old").unwrap();
+    let outcome = world
+        .getcrt()
+        .args(&["--dry-run", "-o", output.to_str().unwrap()])
+        .outcome();
+    outcome
+        .exits(0)
+        .check("stdout is not empty", outcome.stdout.is_empty());
+    outcome.check(
+        "the end is another",
+        outcome
+            .stderr
+            .ends_with("\nDry run passed, no certificate was requested.\n"),
+    );
+    outcome
+        .says("a.test verified!\n")
+        .says_not("Signing certificate");
+    assert_eq!(text(&output), "old");
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert!(!text(&world.path("pebble.log")).contains("Issued certificate"));
+}
+
+#[test]
+fn an_output_file_is_made_and_replaced() {
+    let world = World::new();
+    let output = world.path("out.crt");
+    let getcrt = || {
+        world
+            .getcrt_by("sh", &["-c", "umask 077; exec \"$0\" \"$@\""])
+            .args(&["-o", output.to_str().unwrap()])
+    };
+    let outcome = getcrt().outcome();
+    outcome
+        .exits(0)
+        .says("\nCertificate signed!\n")
+        .check("stdout is not empty", outcome.stdout.is_empty());
+    world.verify_pem(&text(&output), &NAMES);
+    let metadata = |path: &Path| fs::metadata(path).unwrap();
+    assert_eq!(metadata(&output).permissions().mode() & 0o777, 0o644);
+
+    // Replaced, as another file with the old one's mode and owner.
+    let (first, inode) = (text(&output), metadata(&output).ino());
+    set_mode(&output, 0o640);
+    let may_give_away = std::os::unix::fs::chown(&output, Some(12345), Some(54321)).is_ok();
+    getcrt().outcome().exits(0).says_not("warning");
+    let now = metadata(&output);
+    assert!(text(&output) != first && now.ino() != inode);
+    assert_eq!(now.permissions().mode() & 0o777, 0o640);
+    if may_give_away {
+        assert_eq!((now.uid(), now.gid()), (12345, 54321));
+    }
+    assert!(
+        !listing(&world.path(""))
+            .iter()
+            .any(|name| name.starts_with(".getcrt"))
+    );
+}
+
+#[test]
+fn links_to_the_output_are_followed() {
+    let world = World::new();
+    let path = |name: &str| world.path(name);
+    fs::create_dir(path("live")).unwrap();
+    fs::write(path("live/cert.pem"), "old").unwrap();
+    symlink("live/cert.pem", path("link")).unwrap();
+    symlink("link", path("link-to-link")).unwrap();
+    symlink("live/new.pem", path("dangling")).unwrap();
+    for (link, target) in [
+        ("link-to-link", "live/cert.pem"),
+        ("dangling", "live/new.pem"),
+    ] {
+        let mut run = world.getcrt().args(&["-o", link]);
+        run.command.current_dir(path(""));
+        run.outcome().exits(0).says_not("warning");
+        world.verify_pem(&text(&path(target)), &NAMES);
+        assert!(fs::symlink_metadata(path(link)).unwrap().is_symlink());
+    }
+}
+
+#[test]
+fn staging_does_not_replace_what_is_valid() {
+    let world = World::new();
+    let valid = self_signed(&world.path(""), "/CN=a.test", &["a.test"], "30");
+    let run = |output: &Path| {
+        let run = Run::new().args(&[
+            "--staging",
+            "--timeout",
+            "1",
+            "-o",
+            output.to_str().unwrap(),
+        ]);
+        let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+        // A proxy that nobody listens at keeps the test on this machine.
+        let run = run.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", free_port()));
+        run.args(&[
+            "--account-key",
+            &path("account.key"),
+            "--csr",
+            &path("domain.csr"),
+            "--acme-dir",
+            &path("acme"),
+        ])
+        .outcome()
+    };
+    run(&valid)
+        .failed("--staging would replace the valid certificate at --output")
+        .says_not("Getting directory");
+    for harmless in [
+        "/CN=(STAGING) Tenuous Tomato R13",
+        "/O=(STAGING) Let's Encrypt/CN=x",
+    ] {
+        let staging = self_signed(&world.path(""), harmless, &["a.test"], "30");
+        run(&staging).failed(
+            "cannot use the directory: https://acme-staging-v02.api.letsencrypt.org/directory: ",
+        );
+    }
+}
+
+#[test]
+fn verbose_shows_the_conversation_and_no_secret() {
+    let world = World::new();
+    for kind in ["RSA:2048", "EC:P-256"] {
+        key(&world.path("account.key"), kind);
+        let outcome = world.getcrt().arg("-v").outcome();
+        outcome.issued();
+        for shown in [
+            "GET https://",
+            "HEAD https://",
+            "POST https://",
+            "200 OK",
+            "201 Created",
+            "\"termsOfServiceAgreed\": true",
+            "\"newOrder\": ",
+            "\"csr\": \"",
+            "\"status\": \"ready\"",
+            "-----BEGIN CERTIFICATE-----",
+        ] {
+            outcome.says(shown);
+        }
+        let pem = text(&world.path("account.key"));
+        let body: String = pem
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
+        for i in (0..body.len() - 24).step_by(8) {
+            outcome.says_not(&body[i..i + 24]);
+        }
+        outcome.says_not("PRIVATE KEY");
+    }
+}
+
+#[test]
+fn the_environment_names_the_roots() {
+    let world = World::new();
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let run = || {
+        let run = world.resolving(Run::new()).args(&[
+            "--directory-url",
+            &world.directory_url(),
+            "--check-port",
+            &world.web.port.to_string(),
+        ]);
+        run.args(&[
+            "--account-key",
+            &path("account.key"),
+            "--csr",
+            &path("domain.csr"),
+            "--acme-dir",
+            &path("acme"),
+        ])
+    };
+    let outcome = run().outcome();
+    outcome
+        .failed("its TLS certificate is refused: ")
+        .says("\nhint: for a private CA, name its root with --ca-bundle");
+    let outcome = run()
+        .env("SSL_CERT_FILE", &crate::support::files::https().root)
+        .outcome();
+    world.verify(&outcome, &NAMES);
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_for_the_ca_alone() {
+    let world = World::new();
+    let dead = format!("http://127.0.0.1:{}", free_port());
+    let outcome = world
+        .getcrt()
+        .env("HTTPS_PROXY", &dead)
+        .args(&["--timeout", "2"])
+        .outcome();
+    outcome.failed("cannot use the directory: ");
+    world.verify(
+        &world
+            .getcrt()
+            .env("HTTPS_PROXY", &dead)
+            .env("NO_PROXY", "localhost")
+            .outcome(),
+        &NAMES,
+    );
+    let proxy = crate::support::web::connect_proxy();
+    let outcome = world
+        .getcrt()
+        .env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port))
+        .outcome();
+    world.verify(&outcome, &NAMES);
+    assert!(proxy.requests() > 0);
+    let outcome = world
+        .getcrt()
+        .env("HTTPS_PROXY", "socks5://127.0.0.1:1")
+        .outcome();
+    outcome.failed("the environment asks for a SOCKS proxy");
+}

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Installs what the tests need and runs them all. They use loopback only.
+set -eu
+cd "$(dirname "$0")/.."
+. examples/lib.sh
+
+need_build_tools
+need pebble pebble
+need pebble-challtestsrv pebble
+need nginx nginx-light
+need setpriv util-linux
+need bash bash
+need_file "$(library libnss_wrapper.so)" libnss-wrapper
+install_needed
+
+exec cargo test --locked "$@"

@@ -1,0 +1,207 @@
+//! Keys, CSRs and directories, made by openssl's command line as a user would make them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// A directory of the test's own.
+pub fn directory() -> TempDir {
+    // Below target, where other users may look in, unlike in a directory of root's.
+    tempfile::Builder::new()
+        .prefix("getcrt-test-")
+        .tempdir()
+        .unwrap()
+}
+
+/// Runs openssl, whose words are shown where it fails.
+pub fn openssl(arguments: &[&str]) -> String {
+    let output = Command::new("openssl")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "openssl {}\n{errors}",
+        arguments.join(" ")
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A private key in PKCS#8; `kind` is openssl's, such as `RSA:2048`, `EC:P-256` or `ED25519`.
+pub fn key(path: &Path, kind: &str) -> PathBuf {
+    let (algorithm, option) = kind.split_once(':').unwrap_or((kind, ""));
+    let option = match algorithm {
+        "RSA" => format!("rsa_keygen_bits:{option}"),
+        _ => format!("ec_paramgen_curve:{option}"),
+    };
+    let mut arguments = vec![
+        "genpkey",
+        "-quiet",
+        "-algorithm",
+        algorithm,
+        "-out",
+        path.to_str().unwrap(),
+    ];
+    if kind.contains(':') {
+        arguments.extend(["-pkeyopt", &option]);
+    }
+    // openssl 3.0 has no -quiet for genpkey.
+    arguments.retain(|argument| *argument != "-quiet");
+    openssl(&arguments);
+    set_mode(path, 0o600);
+    path.to_owned()
+}
+
+/// A CSR for `names`, with `subject` as openssl's -subj. A name may be `IP:…`; others are DNS names.
+pub fn csr(path: &Path, key: &Path, subject: &str, names: &[&str]) -> PathBuf {
+    let sans: Vec<String> = names
+        .iter()
+        .map(|name| {
+            if name.contains(':') {
+                (*name).to_owned()
+            } else {
+                format!("DNS:{name}")
+            }
+        })
+        .collect();
+    let extension = format!("subjectAltName={}", sans.join(","));
+    let mut arguments = vec![
+        "req",
+        "-new",
+        "-key",
+        key.to_str().unwrap(),
+        "-subj",
+        subject,
+    ];
+    arguments.extend(["-out", path.to_str().unwrap()]);
+    if !names.is_empty() {
+        arguments.extend(["-addext", &extension]);
+    }
+    openssl(&arguments);
+    path.to_owned()
+}
+
+/// A self-signed certificate for `names` that ends `days` from now.
+pub fn self_signed(directory: &Path, subject: &str, names: &[&str], days: &str) -> PathBuf {
+    let (key, certificate) = (directory.join("self.key"), directory.join("self.crt"));
+    let sans: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let extension = format!("subjectAltName={}", sans.join(","));
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        subject,
+        "-days",
+        days,
+        "-addext",
+        &extension,
+        "-keyout",
+        key.to_str().unwrap(),
+        "-out",
+        certificate.to_str().unwrap(),
+    ]);
+    certificate
+}
+
+/// The tests' own CA for https on loopback: the root, and a certificate and key for localhost.
+pub struct Https {
+    _directory: TempDir,
+    pub root: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Made once for all tests.
+pub fn https() -> &'static Https {
+    static HTTPS: OnceLock<Https> = OnceLock::new();
+    HTTPS.get_or_init(|| {
+        let directory = directory();
+        let path = |name: &str| directory.path().join(name);
+        let text = |name: &str| path(name).to_str().unwrap().to_owned();
+        key(&path("root.key"), "EC:P-256");
+        openssl(&[
+            "req",
+            "-x509",
+            "-key",
+            &text("root.key"),
+            "-subj",
+            "/CN=tests' root",
+            "-days",
+            "2",
+            "-out",
+            &text("root.pem"),
+        ]);
+        key(&path("server.key"), "EC:P-256");
+        let csr = csr(
+            &path("server.csr"),
+            &path("server.key"),
+            "/CN=localhost",
+            &[],
+        );
+        fs::write(
+            path("extensions"),
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
+        )
+        .unwrap();
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            csr.to_str().unwrap(),
+            "-CA",
+            &text("root.pem"),
+            "-CAkey",
+            &text("root.key"),
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            &text("extensions"),
+            "-out",
+            &text("server.pem"),
+        ]);
+        let (root, certificate, key) = (path("root.pem"), path("server.pem"), path("server.key"));
+        Https {
+            _directory: directory,
+            root,
+            certificate,
+            key,
+        }
+    })
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The names of the files in a directory, sorted.
+pub fn listing(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Where Debian has a shared library.
+pub fn library(name: &str) -> PathBuf {
+    let folders = fs::read_dir("/usr/lib")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let found = folders
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("no {name}: install libnss-wrapper (sh tests/run.sh does)"))
+}

@@ -1,0 +1,62 @@
+//! The things the tests are made of.
+
+pub mod files;
+pub mod pebble;
+pub mod run;
+pub mod web;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine; what is not done by then hangs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A server process that ends with the test, and its own children with it where it is asked kindly.
+pub struct Server(pub Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_secs(5) && !matches!(self.0.try_wait(), Ok(Some(_)))
+        {
+            sleep(Duration::from_millis(5));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port of loopback that nobody listens on. Each is given once, below those that Linux hands out
+/// by itself, so that no connection of another test can take it meanwhile.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 1000) as u16 * 20;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("::1", port)).is_ok()
+        {
+            return port;
+        }
+    }
+}
+
+/// Waits until a server takes connections.
+pub fn await_port(port: u16) {
+    await_that(&format!("a server at port {port}"), || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+}
+
+/// Waits for a condition.
+pub fn await_that(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
+        sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,248 @@
+//! Running getcrt, and what is to be said of a run.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// The program under test.
+pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
+
+/// A run of getcrt in the making.
+pub struct Run {
+    pub command: Command,
+}
+
+impl Run {
+    /// A run with nothing on its command line.
+    pub fn new() -> Run {
+        Run::of(GETCRT)
+    }
+
+    /// A run of another program, which in turn may run getcrt.
+    pub fn of(program: impl AsRef<OsStr>) -> Run {
+        let mut command = Command::new(program);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for proxy in [
+            "HTTPS_PROXY",
+            "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+            "NO_PROXY",
+            "no_proxy",
+        ] {
+            command.env_remove(proxy);
+        }
+        Run { command }
+    }
+
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Run {
+        self.command.arg(argument);
+        self
+    }
+
+    pub fn args(mut self, arguments: &[&str]) -> Run {
+        self.command.args(arguments);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Run {
+        self.command.stdout(to);
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn outcome(self) -> Outcome {
+        self.start().outcome()
+    }
+
+    /// Starts it, to do something to it meanwhile.
+    pub fn start(mut self) -> Running {
+        let child = self.command.spawn().unwrap();
+        Running {
+            shown: format!("{:?}", self.command),
+            child,
+        }
+    }
+}
+
+/// A run that is under way.
+pub struct Running {
+    shown: String,
+    pub child: Child,
+}
+
+impl Running {
+    /// Waits for the end.
+    pub fn outcome(mut self) -> Outcome {
+        let stdout = self.child.stdout.take().map(read_all);
+        let stderr = self.child.stderr.take().map(read_all);
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+            }
+            sleep(Duration::from_millis(5));
+        };
+        let [stdout, stderr] =
+            [stdout, stderr].map(|reader| reader.map_or_else(String::new, |r| r.join().unwrap()));
+        Outcome {
+            shown: self.shown,
+            status,
+            stdout,
+            stderr,
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A run that has ended. Its checks show the whole of it when they fail.
+pub struct Outcome {
+    shown: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\n{}\n--- stdout\n{}--- stderr\n{}",
+            self.shown, self.status, self.stdout, self.stderr
+        )
+    }
+}
+
+impl Outcome {
+    #[track_caller]
+    pub fn check(&self, what: &str, is_so: bool) -> &Outcome {
+        assert!(is_so, "{what}\n{self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn exits(&self, code: i32) -> &Outcome {
+        self.check(
+            &format!("the exit status is not {code}"),
+            self.status.code() == Some(code),
+        )
+    }
+
+    #[track_caller]
+    pub fn dies_of(&self, signal: i32) -> &Outcome {
+        self.check(
+            &format!("it did not die of signal {signal}"),
+            self.status.signal() == Some(signal),
+        )
+    }
+
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Outcome {
+        self.check(
+            &format!("stderr lacks `{text}`"),
+            self.stderr.contains(text),
+        )
+    }
+
+    #[track_caller]
+    pub fn says_not(&self, text: &str) -> &Outcome {
+        self.check(&format!("stderr has `{text}`"), !self.stderr.contains(text))
+    }
+
+    /// A certificate on stdout and nothing else, and no word of warning.
+    #[track_caller]
+    pub fn issued(&self) -> &Outcome {
+        let is_pem = self.stdout.starts_with("-----BEGIN CERTIFICATE-----\n");
+        self.exits(0).check(
+            "stdout is no PEM chain",
+            is_pem && self.stdout.ends_with("-----END CERTIFICATE-----\n"),
+        );
+        let is_trouble = |line: &str| line.starts_with("warning:") || line.starts_with("error:");
+        self.check(
+            "there is a warning or an error",
+            !self.stderr.lines().any(is_trouble),
+        );
+        self.check(
+            "the last line is another",
+            self.stderr.ends_with("\nCertificate signed!\n"),
+        )
+    }
+
+    /// The one way in which every run fails: exit 1, nothing on stdout, the story, then one `error:`
+    /// line with `text` in it, lines indented by two spaces, and at most one `hint:` line, all of
+    /// them printable.
+    #[track_caller]
+    pub fn failed(&self, text: &str) -> &Outcome {
+        self.exits(1)
+            .check("stdout is not empty", self.stdout.is_empty());
+        self.failed_to_deliver(text)
+    }
+
+    /// Likewise, with nothing said of stdout.
+    #[track_caller]
+    pub fn failed_to_deliver(&self, text: &str) -> &Outcome {
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let errors: Vec<usize> = (0..lines.len())
+            .filter(|i| lines[*i].starts_with("error: "))
+            .collect();
+        self.exits(1)
+            .check("there is not one error line", errors.len() == 1);
+        self.check(
+            &format!("the error line lacks `{text}`"),
+            lines[errors[0]].contains(text),
+        );
+        let mut rest = lines[errors[0] + 1..]
+            .iter()
+            .skip_while(|line| line.starts_with("  ") && line.len() > 2)
+            .peekable();
+        if rest.peek().is_some_and(|line| line.starts_with("hint: ")) {
+            rest.next();
+        }
+        let is_pem = rest
+            .peek()
+            .is_none_or(|line| **line == "-----BEGIN CERTIFICATE-----");
+        self.check("something else follows the error line", is_pem);
+        let is_printable = |c: char| !c.is_control() || c == '\n';
+        self.check(
+            "stderr is not printable",
+            self.stderr.chars().all(is_printable),
+        );
+        self.says_not("panicked")
+            .says_not("RUST_BACKTRACE")
+            .says_not("{\"")
+    }
+}

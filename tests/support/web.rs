@@ -1,0 +1,173 @@
+//! A web server that serves an acme-dir, and remembers what it was asked for.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::free_port;
+
+/// What a web server was asked, and what it had.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub path: String,
+    pub user_agent: String,
+    /// Content and mode of the file at that moment.
+    pub file: Option<(Vec<u8>, u32)>,
+}
+
+/// What it answers instead of the file, if anything: a whole HTTP response, or nothing at all.
+pub type Answer = Box<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
+
+/// A server on loopback, IPv4 and IPv6.
+pub struct Web {
+    pub port: u16,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Web {
+    /// Serves the files in `directory` as those of the challenges.
+    pub fn serving(directory: &Path) -> Web {
+        Web::answering(directory, Box::new(|_| None))
+    }
+
+    /// Serves them where `answer` has no answer of its own.
+    pub fn answering(directory: &Path, answer: Answer) -> Web {
+        let port = free_port();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let answer = Arc::new(answer);
+        for address in ["127.0.0.1", "::1"] {
+            let Ok(listener) = TcpListener::bind((address, port)) else {
+                continue;
+            };
+            let (directory, requests, answer) = (
+                directory.to_owned(),
+                Arc::clone(&requests),
+                Arc::clone(&answer),
+            );
+            thread::spawn(move || {
+                for connection in listener.incoming().flatten() {
+                    let (directory, requests, answer) = (
+                        directory.clone(),
+                        Arc::clone(&requests),
+                        Arc::clone(&answer),
+                    );
+                    thread::spawn(move || serve(&connection, &directory, &requests, &answer));
+                }
+            });
+        }
+        Web { port, requests }
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The requests of the CA alone, without getcrt's own.
+    pub fn of_the_ca(&self) -> Vec<Request> {
+        self.requests()
+            .into_iter()
+            .filter(|request| !request.user_agent.starts_with("getcrt/"))
+            .collect()
+    }
+}
+
+fn serve(
+    connection: &TcpStream,
+    directory: &Path,
+    requests: &Mutex<Vec<Request>>,
+    answer: &Answer,
+) {
+    let mut lines = BufReader::new(connection).lines().map_while(Result::ok);
+    let Some(first) = lines.next() else { return };
+    let mut user_agent = String::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("user-agent")
+        {
+            user_agent = value.to_owned();
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let file = path
+        .strip_prefix("/.well-known/acme-challenge/")
+        .filter(|token| !token.contains('/'));
+    let file: Option<PathBuf> = file.map(|token| directory.join(token));
+    let file = file.and_then(|file| {
+        let mode = fs::metadata(&file).ok()?.permissions().mode() & 0o777;
+        Some((fs::read(&file).ok()?, mode))
+    });
+    let request = Request {
+        path,
+        user_agent,
+        file,
+    };
+    requests.lock().unwrap().push(request.clone());
+    let reply = answer(&request).unwrap_or_else(|| match &request.file {
+        Some((content, _)) => response("200 OK", content),
+        None => response("404 Not Found", b"no such file\n"),
+    });
+    let mut connection = connection;
+    let _ = connection.write_all(&reply);
+}
+
+/// A whole HTTP response; `status` may have headers behind it.
+pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// An http proxy that makes tunnels, and counts them.
+pub struct Proxy {
+    pub port: u16,
+    count: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub fn requests(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts a proxy.
+pub fn connect_proxy() -> Proxy {
+    let port = free_port();
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                let mut lines = BufReader::new(client.try_clone().unwrap())
+                    .lines()
+                    .map_while(Result::ok);
+                let first = lines.next().unwrap_or_default();
+                lines.find(|line| line.is_empty());
+                let Some(target) = first
+                    .strip_prefix("CONNECT ")
+                    .and_then(|rest| rest.split(' ').next())
+                else {
+                    return;
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                let Ok(server) = TcpStream::connect(target) else {
+                    return;
+                };
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let _ = std::io::copy(&mut &server, &mut client);
+            });
+        }
+    });
+    Proxy { port, count }
+}

@@ -155,3 +155,105 @@ impl AccountKey {
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::rsa::Rsa;
+    use openssl::sign::Verifier;
+
+    use super::*;
+
+    fn account_key(key: PKey<Private>) -> AccountKey {
+        AccountKey::parse(&key.private_key_to_pem_pkcs8().unwrap()).unwrap()
+    }
+
+    fn decode(text: &Value) -> Vec<u8> {
+        BASE64_URL_SAFE_NO_PAD
+            .decode(text.as_str().unwrap())
+            .unwrap()
+    }
+
+    /// RFC 8037, appendix A: key, JWK, thumbprint and signature.
+    #[test]
+    fn the_vector_of_rfc_8037() {
+        let d = decode(&json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"));
+        let key = account_key(PKey::private_key_from_raw_bytes(&d, Id::ED25519).unwrap());
+        assert_eq!(
+            key.jwk()["x"],
+            "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+        );
+        let file = key.key_authorization("token");
+        assert_eq!(file, "token.kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        let jws = key.sign(json!({}), "Example of Ed25519 signing").unwrap();
+        let jws: Value = serde_json::from_str(&jws).unwrap();
+        assert_eq!(jws["protected"], "eyJhbGciOiJFZERTQSJ9");
+        assert_eq!(jws["payload"], "RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc");
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        assert_eq!(jws["signature"], signature);
+    }
+
+    /// RFC 7638, section 3.1: the thumbprint of an RSA key.
+    #[test]
+    fn the_vector_of_rfc_7638() {
+        let mut key = account_key(PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap());
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        key.jwk = json!({"kty": "RSA", "n": n, "e": "AQAB"});
+        let file = key.key_authorization("t");
+        assert_eq!(file, "t.NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    /// One signature in 128 or so has a number that begins with a zero byte, hence the repetition.
+    #[test]
+    fn openssl_verifies_every_kind_of_signature() {
+        let ec = |curve| {
+            let group = EcGroup::from_curve_name(curve).unwrap();
+            PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+        };
+        let kinds = [
+            (
+                "RS256",
+                PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
+                3,
+            ),
+            ("ES256", ec(Nid::X9_62_PRIME256V1), 400),
+            ("ES384", ec(Nid::SECP384R1), 100),
+            ("ES512", ec(Nid::SECP521R1), 100),
+            ("EdDSA", PKey::generate_ed25519().unwrap(), 3),
+        ];
+        for (algorithm, private, repetitions) in kinds {
+            let public = PKey::public_key_from_pem(&private.public_key_to_pem().unwrap()).unwrap();
+            let key = account_key(private);
+            for i in 0..repetitions {
+                let jws = key.sign(json!({"nonce": i}), "payload").unwrap();
+                let jws: Value = serde_json::from_str(&jws).unwrap();
+                let protected: Value = serde_json::from_slice(&decode(&jws["protected"])).unwrap();
+                assert_eq!(protected, json!({"alg": algorithm, "nonce": i}));
+                let signed = format!(
+                    "{}.{}",
+                    jws["protected"].as_str().unwrap(),
+                    jws["payload"].as_str().unwrap()
+                );
+                let mut signature = decode(&jws["signature"]);
+                if key.width > 0 {
+                    let (r, s) = signature.split_at(key.width as usize);
+                    let number = |bytes| BigNum::from_slice(bytes).unwrap();
+                    let pair = EcdsaSig::from_private_components(number(r), number(s)).unwrap();
+                    assert_eq!(s.len(), key.width as usize);
+                    signature = pair.to_der().unwrap();
+                }
+                let mut verifier = match key.digest {
+                    Some(digest) => Verifier::new(digest, &public).unwrap(),
+                    None => Verifier::new_without_digest(&public).unwrap(),
+                };
+                assert!(
+                    verifier
+                        .verify_oneshot(&signature, signed.as_bytes())
+                        .unwrap()
+                );
+            }
+        }
+    }
+}

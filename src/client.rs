@@ -413,6 +413,7 @@ impl Reply {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
         match text.trim() {
             "" => "an empty reply".to_owned(),
+            json if json.starts_with(['{', '[']) => "damaged JSON".to_owned(),
             text => format!("a reply that begins `{text}`"),
         }
     }
@@ -429,6 +430,7 @@ fn explain(error: ureq::Error) -> (Failure, Fate, Option<Duration>) {
             Failure::new(format!("the reply is longer than {limit} bytes")),
             Fate::Final,
         ),
+        ureq::Error::Timeout(_) => (Failure::new("no answer in time"), Fate::Unknown),
         ureq::Error::Io(io) => (
             Failure::new(format!("the connection failed: {io}")),
             Fate::Unknown,

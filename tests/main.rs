@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod faults;
 mod pebble;
 mod promises;
 mod support;

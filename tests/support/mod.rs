@@ -1,5 +1,6 @@
 //! The things the tests are made of.
 
+pub mod ca;
 pub mod files;
 pub mod pebble;
 pub mod run;

@@ -1,0 +1,803 @@
+//! What a CA, a network, a disk or a neighbour can do wrong, one fault a test.
+
+use std::fs;
+use std::time::Duration;
+
+use openssl::pkey::PKey;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::ca::{Ca, Issuer, Reply, Script, Wire, ec_key, honest, token};
+use crate::support::files::{csr, directory, https, key, library, listing, openssl, set_mode};
+use crate::support::pebble::text;
+use crate::support::run::{Outcome, Run};
+use crate::support::web::Web;
+
+/// The names of the CSR.
+const NAMES: [&str; 3] = ["a.test", "b.test", "c.test"];
+
+/// A user, a web server, and a CA that lies about one thing.
+struct Stage {
+    directory: TempDir,
+    web: Web,
+    ca: Ca,
+}
+
+/// A stage with an honest CA but for what `lie` does to it.
+fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
+    let directory = directory();
+    let acme = directory.path().join("acme");
+    fs::create_dir(&acme).unwrap();
+    let web = Web::serving(&acme);
+    let ca = lie(honest(web.port)).open();
+    let path = |name: &str| directory.path().join(name);
+    key(&path("account.key"), "EC:P-256");
+    key(&path("domain.key"), "EC:P-256");
+    csr(&path("domain.csr"), &path("domain.key"), "/", &NAMES);
+    let hosts: String = NAMES
+        .iter()
+        .map(|name| format!("127.0.0.1 {name}\n"))
+        .collect();
+    fs::write(path("hosts"), hosts).unwrap();
+    fs::write(path("old.crt"), "the old certificate").unwrap();
+    Stage { directory, web, ca }
+}
+
+impl Stage {
+    fn getcrt(&self) -> Run {
+        let mut run = Run::new()
+            .env("LD_PRELOAD", library("libnss_wrapper.so"))
+            .env("NSS_WRAPPER_HOSTS", self.directory.path().join("hosts"))
+            .args(&[
+                "--account-key",
+                "account.key",
+                "--csr",
+                "domain.csr",
+                "--acme-dir",
+                "acme",
+            ])
+            .args(&[
+                "--directory-url",
+                &self.ca.directory_url(),
+                "--check-port",
+                &self.web.port.to_string(),
+            ])
+            .args(&[
+                "--ca-bundle",
+                https().root.to_str().unwrap(),
+                "--timeout",
+                "60",
+            ]);
+        run.command.current_dir(self.directory.path());
+        run
+    }
+
+    /// A run that must bring a certificate in spite of all, by the rules of the protocol.
+    #[track_caller]
+    fn issues(&self) -> Outcome {
+        let outcome = self.getcrt().outcome();
+        outcome.exits(0).check(
+            "no PEM",
+            outcome.stdout.starts_with("-----BEGIN CERTIFICATE-----\n"),
+        );
+        outcome.check(
+            "the last line is another",
+            outcome.stderr.ends_with("\nCertificate signed!\n"),
+        );
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    /// A run that must fail with `told` in its error line, and lose nothing.
+    #[track_caller]
+    fn fails(&self, told: &str) -> Outcome {
+        self.fails_within("60", told)
+    }
+
+    #[track_caller]
+    fn fails_within(&self, seconds: &str, told: &str) -> Outcome {
+        let outcome = self
+            .getcrt()
+            .args(&["-o", "old.crt", "--timeout", seconds])
+            .outcome();
+        outcome.failed(told);
+        assert_eq!(
+            text(&self.directory.path().join("old.crt")),
+            "the old certificate",
+            "{outcome}"
+        );
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    #[track_caller]
+    fn nothing_is_left(&self, outcome: &Outcome) {
+        assert_eq!(
+            listing(&self.directory.path().join("acme")),
+            [""; 0],
+            "{outcome}"
+        );
+        assert!(
+            !listing(self.directory.path())
+                .iter()
+                .any(|name| name.starts_with(".getcrt")),
+            "{outcome}"
+        );
+        assert_eq!(self.ca.violations(), [""; 0], "{outcome}");
+    }
+}
+
+#[test]
+fn an_honest_ca() {
+    let stage = stage(|ca| ca);
+    let outcome = stage.issues();
+    outcome
+        .issued()
+        .says("\nThis agrees to the CA's terms of service: https://ca.test/terms\n");
+    outcome
+        .says("Found domains: a.test, b.test, c.test\n")
+        .says("Verifying a.test...\nVerifying b.test...\nVerifying c.test...\n");
+    let wanted = [
+        "directory",
+        "newNonce",
+        "newAccount",
+        "newOrder",
+        "authorization",
+        "authorization",
+        "authorization",
+        "challenge",
+        "challenge",
+        "challenge",
+        "order",
+        "order",
+        "finalize",
+        "order",
+        "certificate",
+    ];
+    assert_eq!(stage.ca.requests(), wanted);
+    assert_eq!(
+        stage.ca.payload("newAccount"),
+        json!({"termsOfServiceAgreed": true})
+    );
+}
+
+#[test]
+fn contact_that_the_ca_does_not_confirm() {
+    let forget = |reply: &mut Reply, _| {
+        reply.edit(|account| drop(account.as_object_mut().unwrap().remove("contact")))
+    };
+    let stage = stage(|ca| ca.lie("newAccount", forget));
+    let outcome = stage.getcrt().args(&["--contact", "me@a.test"]).outcome();
+    outcome.issued().says(
+        "\nUpdated contact details:\nmailto:me@a.test\n(the CA did not confirm it)\nCreating",
+    );
+    // A new account has it from the registration.
+    assert_eq!(stage.ca.count("account"), 0);
+    assert_eq!(
+        stage.ca.payload("newAccount")["contact"],
+        json!(["mailto:me@a.test"])
+    );
+}
+
+#[test]
+fn contact_of_an_old_account() {
+    let stage = stage(|ca| ca.lie("newAccount", |reply, _| reply.status = 200));
+    let outcome = stage.getcrt().args(&["--contact", "me@a.test"]).outcome();
+    outcome
+        .issued()
+        .says("Already registered!")
+        .says("\nUpdated contact details:\nmailto:me@a.test\nCreating");
+    outcome.says_not("terms of service");
+    assert_eq!(
+        stage.ca.payload("account"),
+        json!({"contact": ["mailto:me@a.test"]})
+    );
+}
+
+#[test]
+fn subproblems_and_hostile_words() {
+    let stage = stage(|ca| {
+        ca.lie("newOrder", |reply, _| {
+            let body = json!({
+                "type": "urn:ietf:params:acme:error:rejectedIdentifier",
+                "detail": "no\u{1b}[31m red\r\nerror: fake\u{202e}txet\u{0}",
+                "subproblems": [
+                    {"type": "urn:x:malformed", "detail": "bad \u{7}name", "identifier": {"type": "dns", "value": "b.test"}},
+                    {"detail": "worse\u{2066} name", "identifier": {"type": "dns", "value": "c\n.test"}},
+                ],
+            });
+            reply.replace(403, &body.to_string());
+        })
+    });
+    let outcome = stage.fails("cannot create the order: https://localhost:");
+    outcome.says("HTTP 403, no\\u{1b}[31m red\\r\\nerror: fake\\u{202e}txet\\u{0} (urn:ietf:params:acme:error:rejectedIdentifier)\n");
+    outcome
+        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name\n");
+}
+
+#[test]
+fn user_action_is_required() {
+    let stage = stage(|ca| {
+        ca.lie("newAccount", |reply, _| {
+            reply.problem(403, "userActionRequired", "the terms have changed");
+            reply.edit(|problem| problem["instance"] = json!("https://ca.test/agree"));
+        })
+    });
+    stage
+        .fails("the terms have changed")
+        .says("\nhint: the CA wants you to visit https://ca.test/agree\n");
+}
+
+#[test]
+fn a_bad_nonce_without_a_nonce() {
+    let stage = stage(|ca| {
+        ca.lie("newOrder", |reply, count| {
+            if count < 7 {
+                reply.problem(400, "badNonce", "stale");
+                if count % 2 == 0 {
+                    reply.drop_header("Replay-Nonce");
+                }
+            }
+        })
+    });
+    stage.issues();
+    assert_eq!(stage.ca.count("newOrder"), 8);
+    assert_eq!(stage.ca.count("newNonce"), 1 + 4);
+}
+
+#[test]
+fn nonces_that_are_always_bad() {
+    let stage = stage(|ca| {
+        ca.lie("newOrder", |reply, _| {
+            reply.problem(400, "badNonce", "stale")
+        })
+    });
+    stage.fails("HTTP 400, stale (urn:ietf:params:acme:error:badNonce)");
+    assert_eq!(stage.ca.count("newOrder"), 201);
+}
+
+#[test]
+fn an_acme_v1_directory() {
+    let stage = stage(|ca| {
+        ca.lie("directory", |reply, _| {
+            reply.replace(200, r#"{"new-reg": "https://x.test/"}"#)
+        })
+    });
+    stage.fails("speaks ACME v1, which is out of use");
+}
+
+#[test]
+fn urls_that_are_not_https() {
+    for url in [
+        "http://localhost/x",
+        "file:///etc/passwd",
+        "/relative",
+        "",
+        "https://",
+    ] {
+        for (resource, member) in [
+            ("directory", "newOrder"),
+            ("newOrder", "finalize"),
+            ("finalize", "certificate"),
+        ] {
+            let lie = move |reply: &mut Reply, _| {
+                reply.edit(|object| {
+                    object[member] = json!(url);
+                    if member == "certificate" {
+                        object["status"] = json!("valid");
+                    }
+                });
+            };
+            let stage = stage(|ca| ca.lie(resource, lie));
+            stage.fails(&format!(
+                "`{url}` is no https URL, and ACME is spoken over https only"
+            ));
+        }
+        let stage = stage(|ca| ca.lie("newOrder", move |reply, _| reply.header("Location", url)));
+        stage.fails("is no https URL");
+    }
+}
+
+#[test]
+fn tokens_that_are_no_file_names() {
+    let long = "x".repeat(10_000);
+    for token in [
+        "",
+        "../../etc/passwd",
+        "a/b",
+        "..",
+        "a\u{0}b",
+        "tök",
+        "a b",
+        long.as_str(),
+    ] {
+        let token = token.to_owned();
+        let stage = stage(|ca| {
+            ca.lie("authorization", move |reply, _| {
+                reply.edit(|a| a["challenges"][1]["token"] = json!(token))
+            })
+        });
+        stage
+            .fails("is no token; no file is named after it")
+            .says("challenge for ");
+        assert_eq!(stage.ca.count("challenge"), 0);
+    }
+}
+
+#[test]
+fn a_foreign_file_has_the_tokens_name() {
+    let stage = stage(|ca| ca);
+    let foreign = stage.directory.path().join("acme").join(token(1));
+    fs::write(&foreign, "something that is not ours").unwrap();
+    let outcome = stage.getcrt().outcome();
+    outcome
+        .failed("cannot write the challenge file acme/")
+        .says("a foreign file has that name");
+    assert_eq!(text(&foreign), "something that is not ours");
+    assert_eq!(listing(&stage.directory.path().join("acme")), [token(1)]);
+    // A link is no file of ours either, wherever it leads.
+    let target = stage.directory.path().join("target");
+    fs::write(&target, "").unwrap();
+    fs::remove_file(&foreign).unwrap();
+    std::os::unix::fs::symlink(&target, &foreign).unwrap();
+    stage
+        .getcrt()
+        .outcome()
+        .failed("a foreign file has that name");
+    assert_eq!(text(&target), "");
+    assert_eq!(stage.ca.violations(), [""; 0]);
+}
+
+#[test]
+fn a_killed_runs_leftovers_are_completed() {
+    let stage = stage(|ca| ca);
+    let acme = stage.directory.path().join("acme");
+    fs::write(acme.join(token(0)), "").unwrap();
+    fs::write(acme.join(token(1)), format!("{}.", token(1))).unwrap();
+    set_mode(&acme.join(token(1)), 0o600);
+    stage.issues().issued();
+}
+
+#[test]
+fn identifiers_that_were_not_asked_for() {
+    let stranger = json!({"type": "dns", "value": "stranger.test"});
+    let (in_order, in_authorization) = (stranger.clone(), stranger);
+    let stage_1 = stage(|ca| {
+        ca.lie("newOrder", move |reply, _| {
+            reply.edit(|o| o["identifiers"][1] = in_order.clone())
+        })
+    });
+    stage_1.fails(
+        "the CA has made it an order for a.test, stranger.test, c.test, not the CSR's names",
+    );
+    let stage_2 = stage(|ca| {
+        ca.lie("authorization", move |reply, _| {
+            reply.edit(|a| a["identifier"] = in_authorization.clone())
+        })
+    });
+    stage_2.fails("stranger.test is to be proven, but not in the CSR");
+    assert_eq!(stage_2.web.requests().len(), 0);
+}
+
+#[test]
+fn a_challenge_that_fails() {
+    let stage = stage(|ca| ca.lie("challenge", |_, _| ()));
+    // The web server loses the file after the self-check has seen it.
+    let outcome = stage
+        .getcrt()
+        .args(&["--disable-check", "--acme-dir", "elsewhere"]);
+    fs::create_dir(stage.directory.path().join("elsewhere")).unwrap();
+    let outcome = outcome.outcome();
+    outcome.failed("Challenge did not pass for a.test, b.test, c.test: the file is not there (urn:ietf:params:acme:error:unauthorized)");
+    for name in NAMES {
+        outcome.says(&format!(
+            "\n  {name}: the file is not there (urn:ietf:params:acme:error:unauthorized)"
+        ));
+    }
+    assert_eq!(listing(&stage.directory.path().join("elsewhere")), [""; 0]);
+    assert_eq!(stage.ca.count("finalize"), 0);
+}
+
+#[test]
+fn http_400_to_the_challenge() {
+    let stage = stage(|ca| {
+        ca.lie("challenge", |reply, _| {
+            reply.problem(400, "unauthorized", "I looked and saw nothing")
+        })
+    });
+    stage
+        .fails("Challenge did not pass for a.test: https://localhost:")
+        .says("HTTP 400, I looked and saw nothing");
+}
+
+/// Lies about every authorization once its challenge was posted: its challenge shows an error.
+fn erring(ca: Script, status: &'static str) -> Script {
+    let err = move |a: &mut Value| {
+        a["status"] = json!("pending");
+        a["challenges"][1]["status"] = json!(status);
+        a["challenges"][1]["error"] =
+            json!({"type": "urn:ietf:params:acme:error:dns", "detail": "no such host"});
+    };
+    let ca = ca.lie("authorization", move |reply, count| {
+        if count >= 3 {
+            reply.edit(err)
+        }
+    });
+    ca.lie("order", |reply, _| {
+        reply.edit(|order| order["status"] = json!("pending"))
+    })
+}
+
+#[test]
+fn a_challenge_invalid_in_a_pending_authorization() {
+    let stage = stage(|ca| erring(ca, "invalid"));
+    let outcome = stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)");
+    outcome.says("\n  a.test: no such host (urn:ietf:params:acme:error:dns)\n  b.test: ");
+}
+
+#[test]
+fn a_challenge_that_errs_and_stays_pending() {
+    let stage = stage(|ca| erring(ca, "processing"));
+    stage.fails_within(
+        "100",
+        "Challenge did not pass for a.test, b.test, c.test: no such host",
+    );
+}
+
+#[test]
+fn an_order_that_lags_behind_its_authorizations() {
+    let stage = stage(|ca| {
+        ca.lie("order", |reply, count| {
+            if count < 4 {
+                reply.edit(|o| o["status"] = json!("pending"))
+            }
+        })
+    });
+    stage.issues().issued();
+}
+
+#[test]
+fn an_order_that_is_ready_again_after_finalize() {
+    let stage = stage(|ca| {
+        ca.lie("finalize", |reply, _| {
+            reply.edit(|o| o["status"] = json!("ready"))
+        })
+    });
+    stage.issues().issued();
+    assert_eq!(stage.ca.count("finalize"), 1);
+}
+
+#[test]
+fn a_certificate_in_the_finalize_reply() {
+    let lie = |reply: &mut Reply, _| {
+        reply.drop_header("Location");
+        reply.edit(|order| {
+            let url = order["finalize"]
+                .as_str()
+                .unwrap()
+                .replace("finalize", "certificate");
+            order["certificate"] = json!(url);
+            order["status"] = json!("valid");
+        });
+    };
+    let stage = stage(|ca| ca.lie("finalize", lie));
+    stage.issues().issued();
+    assert_eq!(
+        stage
+            .ca
+            .requests()
+            .into_iter()
+            .rev()
+            .take(2)
+            .collect::<Vec<_>>(),
+        ["certificate", "finalize"]
+    );
+}
+
+#[test]
+fn replies_that_lack_what_the_first_one_had() {
+    let strip = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            let order = order.as_object_mut().unwrap();
+            order.retain(|name, _| name == "status" || name == "certificate");
+            order.insert("error".to_owned(), json!({}));
+            order.insert("authorizations".to_owned(), Value::Null);
+        });
+    };
+    let stage = stage(|ca| ca.lie("order", strip).lie("finalize", strip));
+    stage.issues().issued();
+}
+
+#[test]
+fn an_order_that_fails_at_the_end() {
+    let lie = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            if order["status"] == "valid" {
+                *order = json!({"status": "invalid", "error": {"type": "urn:ietf:params:acme:error:caa", "detail": "CAA forbids it"}});
+            }
+        });
+    };
+    let stage = stage(|ca| ca.lie("order", lie));
+    stage
+        .fails("Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa)")
+        .says("error: order https://localhost:");
+}
+
+#[test]
+fn pre_authorized_names() {
+    let lie = |reply: &mut Reply, _| {
+        reply.edit(|a| {
+            a["status"] = json!("valid");
+            a["challenges"] = json!([]);
+        });
+    };
+    let ready = |reply: &mut Reply, count| {
+        if count < 2 {
+            reply.edit(|o| o["status"] = json!("ready"))
+        }
+    };
+    let stage = stage(|ca| ca.lie("authorization", lie).lie("order", ready));
+    let outcome = stage.getcrt().outcome();
+    outcome
+        .issued()
+        .says("Already verified: a.test, skipping...\nAlready verified: b.test, skipping...\n");
+    assert_eq!(stage.web.requests().len(), 0);
+}
+
+#[test]
+fn replies_lost_on_the_way() {
+    for resource in [
+        "directory",
+        "newNonce",
+        "newAccount",
+        "newOrder",
+        "authorization",
+        "challenge",
+        "order",
+        "finalize",
+        "certificate",
+    ] {
+        let stage = stage(|ca| {
+            ca.lie(resource, |reply, count| {
+                if count == 0 {
+                    reply.wire = Wire::Close
+                }
+            })
+        });
+        let outcome = stage.issues();
+        outcome
+            .says("warning: https://localhost:")
+            .says("the connection failed");
+        // What must not be done twice was not: the honest CA has noted no violation.
+    }
+}
+
+#[test]
+fn a_busy_ca() {
+    for resource in [
+        "directory",
+        "newAccount",
+        "newOrder",
+        "authorization",
+        "order",
+        "certificate",
+    ] {
+        let stage = stage(|ca| {
+            ca.lie(resource, |reply, count| match count {
+                0 => reply.replace(503, "<html>Service Unavailable</html>"),
+                1 => reply.problem(429, "rateLimited", "slow down"),
+                _ => {}
+            })
+        });
+        let outcome = stage.issues();
+        outcome.says(
+            "HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in ",
+        );
+        outcome
+            .says("HTTP 429, slow down (urn:ietf:params:acme:error:rateLimited); trying again in ");
+    }
+}
+
+#[test]
+fn a_rate_limit_beyond_the_deadline() {
+    let limit = |reply: &mut Reply, _| {
+        reply.problem(429, "rateLimited", "too many certificates");
+        reply.header("Retry-After", "86400");
+    };
+    let stage = stage(|ca| ca.lie("newOrder", limit));
+    let outcome =
+        stage.fails("HTTP 429, too many certificates (urn:ietf:params:acme:error:rateLimited)");
+    outcome
+        .says("\nhint: the CA asks to come back after ")
+        .says(" GMT\n");
+    assert_eq!(stage.ca.count("newOrder"), 1);
+}
+
+#[test]
+fn retry_after_is_obeyed_between_polls() {
+    let asked = |reply: &mut Reply, count| {
+        if count < 2 {
+            reply.edit(|order| order["status"] = json!("pending"));
+            reply.header("Retry-After", "2");
+        }
+    };
+    let stage = stage(|ca| {
+        ca.lie("order", asked)
+            .lie("finalize", |reply, _| reply.header("Retry-After", "2"))
+    });
+    stage.issues().issued();
+}
+
+#[test]
+fn redirects_of_signed_requests_are_not_followed() {
+    let stage = stage(|ca| {
+        ca.lie("newOrder", |reply, _| {
+            reply.replace(307, "");
+            reply.header("Location", "https://localhost:1/elsewhere");
+        })
+    });
+    stage
+        .fails("cannot create the order: https://localhost:")
+        .says("HTTP 307, an empty reply");
+}
+
+#[test]
+fn bodies_without_end() {
+    let flood = Wire::Endless(vec![b' '; 1 << 16], Duration::ZERO);
+    let stage_1 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = flood.clone()));
+    stage_1.fails("the reply is longer than 1048576 bytes");
+    let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
+    let stage_2 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = drip.clone()));
+    stage_2.fails_within("3", "no answer in time");
+    let stage_3 = stage(|ca| ca.lie("directory", |reply, _| reply.wire = Wire::Hang));
+    stage_3.fails_within("3", "no answer in time");
+}
+
+#[test]
+fn replies_that_are_no_resource() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (body, told) in [
+        ("", "an empty reply"),
+        (
+            "<html>hello</html>",
+            "the CA's reply is not JSON: a reply that begins `<html>hello</html>`",
+        ),
+        ("{\"status\": ", "the CA's reply is not JSON: damaged JSON"),
+        ("null", "the CA's reply is not as RFC 8555 has it"),
+        ("[]", "the CA's reply is not as RFC 8555 has it"),
+        (
+            "{\"status\": 7}",
+            "the CA's reply is not as RFC 8555 has it",
+        ),
+        ("\u{fffd}", "the CA's reply is not JSON"),
+        (deep.as_str(), "the CA's reply is not JSON"),
+    ] {
+        let body = body.to_owned();
+        let stage = stage(|ca| {
+            ca.lie("order", move |reply, _| {
+                reply.body = body.clone().into_bytes()
+            })
+        });
+        stage.fails(told).says("error: order https://localhost:");
+    }
+}
+
+#[test]
+fn a_reply_that_is_cut_off_is_asked_for_again() {
+    let half = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\": \"re".to_vec();
+    for raw in [
+        half,
+        b"HTTP/1.1 200 OK\r\nTransf".to_vec(),
+        b"gar\xffbage\r\n\r\n".to_vec(),
+    ] {
+        let lie = move |reply: &mut Reply, count| {
+            if count == 0 {
+                reply.wire = Wire::Raw(raw.clone());
+            }
+        };
+        let stage = stage(|ca| ca.lie("order", lie));
+        stage.issues().says("; trying again in ");
+    }
+}
+
+#[test]
+fn chains_that_are_none() {
+    let leaf_key = ec_key().private_key_to_pem_pkcs8().unwrap();
+    let empty: Vec<u8> = Vec::new();
+    for (body, told) in [
+        (empty, "there is no certificate in the chain"),
+        (
+            b"<html></html>".to_vec(),
+            "there is no certificate in the chain",
+        ),
+        (
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
+            "a certificate is damaged",
+        ),
+        (
+            leaf_key,
+            "the chain has a PRIVATE KEY in it, where nothing but certificates belongs",
+        ),
+    ] {
+        let stage = stage(|ca| ca.lie("certificate", move |reply, _| reply.body = body.clone()));
+        stage.fails(told).says("error: order https://localhost:");
+    }
+    let cut = stage(|ca| {
+        ca.lie("certificate", |reply, _| {
+            reply.body.truncate(reply.body.len() - 40)
+        })
+    });
+    cut.fails("a certificate");
+}
+
+#[test]
+fn text_between_certificates_is_left_out() {
+    let stage = stage(|ca| {
+        ca.lie("certificate", |reply, _| {
+            reply.body = [
+                b"some \x1b[31m text\n",
+                reply.body.as_slice(),
+                b"more text\n",
+            ]
+            .concat();
+        })
+    });
+    let outcome = stage.issues();
+    outcome
+        .issued()
+        .check("text is in the output", !outcome.stdout.contains("text"));
+}
+
+#[test]
+fn certificates_that_are_not_for_the_csr() {
+    let other = stage(|ca| {
+        ca.leaf(|leaf| {
+            leaf.key = PKey::public_key_from_pem(&ec_key().public_key_to_pem().unwrap()).unwrap()
+        })
+    });
+    other.fails("the certificate is for another key than the CSR's");
+    let short = stage(|ca| ca.leaf(|leaf| drop(leaf.names.remove(1))));
+    short.fails("the certificate is not for b.test, which the CSR asks for");
+    let old = stage(|ca| ca.leaf(|leaf| leaf.hours = (-48, -24)));
+    old.fails("the certificate ended at ")
+        .says("by this machine's clock it is ");
+    let forged = stage(|ca| ca.leaf(|leaf| leaf.signer = ec_key()));
+    forged.fails("the certificate's signature is not its issuer's");
+}
+
+#[test]
+fn harmless_oddities_are_warnings() {
+    let more = stage(|ca| ca.leaf(|leaf| leaf.names.push("more.test".to_owned())));
+    more.issues()
+        .says("\nwarning: the certificate is for more.test too, which the CSR does not ask for\n")
+        .says(", 4 names\n");
+    let ahead = stage(|ca| ca.leaf(|leaf| leaf.hours = (3, 48)));
+    ahead
+        .issues()
+        .says("warning: the certificate begins at ")
+        .says(", is that right?\n");
+    let disorder = stage(|ca| ca.leaf(|leaf| leaf.issuers.push(Issuer::new().certificate)));
+    disorder.issues().exits(0);
+    let strange = stage(|ca| {
+        ca.leaf(|leaf| {
+            let alone = openssl(&[
+                "req",
+                "-x509",
+                "-newkey",
+                "ed25519",
+                "-nodes",
+                "-subj",
+                "/CN=stranger",
+                "-keyout",
+                "/dev/null",
+            ]);
+            leaf.issuers
+                .insert(0, openssl::x509::X509::from_pem(alone.as_bytes()).unwrap());
+        })
+    });
+    strange
+        .issues()
+        .says("warning: the chain is out of order: ");
+    let alone = stage(|ca| ca.leaf(|leaf| leaf.issuers.clear()));
+    alone.issues().issued();
+}

@@ -1,0 +1,815 @@
+//! A CA that can be made to lie. Honest by default: it speaks https on loopback, checks every JWS,
+//! fetches the challenge files and issues real certificates; a test changes one thing about it.
+//! Whatever a client may not do (RFC 8555) it notes as a violation.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64URL, Engine};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::ecdsa::EcdsaSig;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private, Public};
+use openssl::sha::sha256;
+use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509Name, X509Req};
+use serde_json::{Value, json};
+
+use super::files::https;
+use super::free_port;
+
+/// The longest that a client must heed a Retry-After between two polls.
+const MAX_POLL_WAIT: Duration = Duration::from_secs(60);
+
+/// A reply in the making, which a lie may change.
+#[derive(Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    pub wire: Wire,
+}
+
+/// What becomes of a reply on its way.
+#[derive(Clone)]
+pub enum Wire {
+    /// It arrives.
+    Whole,
+    /// The connection is closed in its place.
+    Close,
+    /// Nothing comes, and the connection stays open.
+    Hang,
+    /// These bytes come in its place, and then the end.
+    Raw(Vec<u8>),
+    /// Its head comes, then these bytes again and again, each time after the pause.
+    Endless(Vec<u8>, Duration),
+}
+
+impl Reply {
+    fn json(status: u16, body: Value) -> Reply {
+        let headers = vec![("Content-Type", "application/json".to_owned())];
+        Reply {
+            status,
+            headers,
+            body: body.to_string().into_bytes(),
+            wire: Wire::Whole,
+        }
+    }
+
+    /// Replaces it by a problem document.
+    pub fn problem(&mut self, status: u16, kind: &str, detail: &str) {
+        let body = json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": status});
+        self.replace(status, &body.to_string());
+    }
+
+    /// Replaces status and body; the Location goes with them.
+    pub fn replace(&mut self, status: u16, body: &str) {
+        self.status = status;
+        self.body = body.as_bytes().to_vec();
+        self.drop_header("Location");
+    }
+
+    /// Changes the JSON of the body.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+        let mut value = serde_json::from_slice(&self.body).unwrap();
+        change(&mut value);
+        self.body = value.to_string().into_bytes();
+    }
+
+    pub fn header(&mut self, name: &'static str, value: &str) {
+        self.drop_header(name);
+        self.headers.push((name, value.to_owned()));
+    }
+
+    pub fn drop_header(&mut self, name: &str) {
+        self.headers.retain(|(other, _)| *other != name);
+    }
+}
+
+type Lie = Box<dyn Fn(&mut Reply, usize) + Send + Sync>;
+type LeafLie = Box<dyn Fn(&mut Leaf) + Send + Sync>;
+
+/// A CA in the making.
+pub struct Script {
+    lies: Vec<(&'static str, Lie)>,
+    leaf: LeafLie,
+    http_port: u16,
+}
+
+/// A CA that looks for challenge files at `http_port`, and does all things right.
+pub fn honest(http_port: u16) -> Script {
+    Script {
+        lies: Vec::new(),
+        leaf: Box::new(|_| ()),
+        http_port,
+    }
+}
+
+impl Script {
+    /// From now on replies about `resource` are changed by `lie`, which is told how many of them
+    /// there were before. Resources: directory, newNonce, newAccount, account, newOrder, order,
+    /// authorization, challenge, finalize, certificate.
+    pub fn lie(
+        mut self,
+        resource: &'static str,
+        lie: impl Fn(&mut Reply, usize) + Send + Sync + 'static,
+    ) -> Script {
+        self.lies.push((resource, Box::new(lie)));
+        self
+    }
+
+    /// Changes what is issued.
+    pub fn leaf(mut self, lie: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Script {
+        self.leaf = Box::new(lie);
+        self
+    }
+
+    /// Opens the CA.
+    pub fn open(self) -> Ca {
+        let port = free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+        acceptor
+            .set_certificate_file(&https().certificate, SslFiletype::PEM)
+            .unwrap();
+        acceptor
+            .set_private_key_file(&https().key, SslFiletype::PEM)
+            .unwrap();
+        let acceptor = acceptor.build();
+        let state = State {
+            script: self,
+            url: format!("https://localhost:{port}"),
+            issuer: Issuer::new(),
+            ..State::empty()
+        };
+        let state = Arc::new(Mutex::new(state));
+        let ca = Ca {
+            port,
+            state: Arc::clone(&state),
+        };
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+                thread::spawn(move || converse(&acceptor, connection, &state));
+            }
+        });
+        ca
+    }
+}
+
+/// A CA that is open.
+pub struct Ca {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+impl Ca {
+    pub fn directory_url(&self) -> String {
+        format!("https://localhost:{}/directory", self.port)
+    }
+
+    /// The resources asked for so far, in order.
+    pub fn requests(&self) -> Vec<&'static str> {
+        self.state()
+            .requests
+            .iter()
+            .map(|request| request.resource)
+            .collect()
+    }
+
+    /// How often a resource was asked for.
+    pub fn count(&self, resource: &str) -> usize {
+        self.requests()
+            .iter()
+            .filter(|other| **other == resource)
+            .count()
+    }
+
+    /// The decoded payload of the last request for a resource.
+    pub fn payload(&self, resource: &str) -> Value {
+        let state = self.state();
+        let last = state
+            .requests
+            .iter()
+            .rev()
+            .find(|request| request.resource == resource);
+        last.map_or(Value::Null, |request| request.payload.clone())
+    }
+
+    /// What the client did against the protocol.
+    pub fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+struct Request {
+    resource: &'static str,
+    payload: Value,
+}
+
+struct State {
+    script: Script,
+    url: String,
+    issuer: Issuer,
+    nonces: BTreeSet<String>,
+    nonce_count: u64,
+    account: Option<Value>,
+    contact: Value,
+    identifiers: Vec<Value>,
+    /// The status of each identifier's authorization.
+    statuses: Vec<&'static str>,
+    told: BTreeSet<usize>,
+    csr: Option<Vec<u8>>,
+    order_reads_since_finalize: usize,
+    requests: Vec<Request>,
+    violations: Vec<String>,
+    /// Before when a URL may not be polled again.
+    not_before: HashMap<String, Instant>,
+}
+
+impl State {
+    fn empty() -> State {
+        State {
+            script: honest(0),
+            url: String::new(),
+            issuer: Issuer::new(),
+            nonces: BTreeSet::new(),
+            nonce_count: 0,
+            account: None,
+            contact: Value::Null,
+            identifiers: Vec::new(),
+            statuses: Vec::new(),
+            told: BTreeSet::new(),
+            csr: None,
+            order_reads_since_finalize: 0,
+            requests: Vec::new(),
+            violations: Vec::new(),
+            not_before: HashMap::new(),
+        }
+    }
+
+    fn note(&mut self, violation: impl Into<String>) {
+        self.violations.push(violation.into());
+    }
+
+    fn nonce(&mut self) -> String {
+        self.nonce_count += 1;
+        let nonce = format!("nonce-{}_{}", self.nonce_count, self.url.len());
+        self.nonces.insert(nonce.clone());
+        nonce
+    }
+
+    /// The reply to one request, lies included.
+    fn reply(&mut self, head: &Head, body: &[u8]) -> (Reply, &'static str) {
+        if !head.user_agent.starts_with("getcrt/") || !head.user_agent.contains(" ureq/") {
+            self.note(format!("User-Agent `{}`", head.user_agent));
+        }
+        if head.has_nonce_header {
+            self.note("a Replay-Nonce header in a request");
+        }
+        let resource = self.resource(&head.path);
+        let payload = match (head.method.as_str(), resource) {
+            ("GET", "directory") | ("HEAD", "newNonce") => Value::Null,
+            ("POST", _) => self.check_jws(head, resource, body),
+            _ => {
+                self.note(format!("{} {}", head.method, head.path));
+                Value::Null
+            }
+        };
+        if let Some(moment) = self.not_before.get(&head.path)
+            && Instant::now() < *moment
+        {
+            self.note(format!("{} was polled sooner than asked", head.path));
+        }
+        let mut reply = self.honest_reply(resource, &head.path, &payload);
+        let nonce = self.nonce();
+        if head.method != "GET" {
+            reply.header("Replay-Nonce", &nonce);
+        }
+        let before = self
+            .requests
+            .iter()
+            .filter(|request| request.resource == resource)
+            .count();
+        self.requests.push(Request { resource, payload });
+        for (_, lie) in self
+            .script
+            .lies
+            .iter()
+            .filter(|(name, _)| *name == resource)
+        {
+            lie(&mut reply, before);
+        }
+        let asked = reply
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("Retry-After"));
+        if let Some(seconds) = asked.and_then(|(_, value)| value.parse().ok())
+            && matches!(resource, "order" | "authorization" | "finalize")
+        {
+            // A little less, for the clocks of two processes.
+            let wait = Duration::from_secs(seconds)
+                .min(MAX_POLL_WAIT)
+                .saturating_sub(Duration::from_millis(20));
+            let path = if resource == "finalize" {
+                "/order/1".to_owned()
+            } else {
+                head.path.clone()
+            };
+            self.not_before.insert(path, Instant::now() + wait);
+        }
+        (reply, resource)
+    }
+
+    fn resource(&mut self, path: &str) -> &'static str {
+        match path.split('/').nth(1).unwrap_or_default() {
+            "directory" => "directory",
+            "new-nonce" => "newNonce",
+            "new-account" => "newAccount",
+            "account" => "account",
+            "new-order" => "newOrder",
+            "order" => "order",
+            "authorization" => "authorization",
+            "challenge" => "challenge",
+            "finalize" => "finalize",
+            "certificate" => "certificate",
+            _ => {
+                self.note(format!("a request for {path}"));
+                "nothing"
+            }
+        }
+    }
+
+    /// Checks a signed request (RFC 8555 §6.2 to §6.5), and gives its payload; null for POST-as-GET.
+    fn check_jws(&mut self, head: &Head, resource: &str, body: &[u8]) -> Value {
+        if head.content_type != "application/jose+json" {
+            self.note(format!("Content-Type `{}`", head.content_type));
+        }
+        let jws: Value = serde_json::from_slice(body).unwrap_or_default();
+        let members: Vec<&str> = jws
+            .as_object()
+            .map_or(Vec::new(), |jws| jws.keys().map(String::as_str).collect());
+        if members != ["payload", "protected", "signature"] {
+            self.note(format!("a JWS of {members:?}"));
+        }
+        let decode = |member: &str| {
+            BASE64URL
+                .decode(jws[member].as_str().unwrap_or("!"))
+                .unwrap_or_default()
+        };
+        let protected: Value = serde_json::from_slice(&decode("protected")).unwrap_or_default();
+        if protected["url"] != format!("{}{}", self.url, head.path) {
+            self.note(format!("url {} at {}", protected["url"], head.path));
+        }
+        if !self
+            .nonces
+            .remove(protected["nonce"].as_str().unwrap_or_default())
+        {
+            self.note(format!("nonce {} is not fresh", protected["nonce"]));
+        }
+        let mut names: Vec<&String> = protected.as_object().unwrap().keys().collect();
+        names.sort();
+        let by_key = resource == "newAccount";
+        if names
+            != if by_key {
+                ["alg", "jwk", "nonce", "url"]
+            } else {
+                ["alg", "kid", "nonce", "url"]
+            }
+        {
+            self.note(format!("a protected header of {names:?} for {resource}"));
+        }
+        if by_key {
+            self.account = Some(protected["jwk"].clone());
+        } else if protected["kid"] != format!("{}/account/1", self.url) {
+            self.note(format!("kid {}", protected["kid"]));
+        }
+        let signed = format!(
+            "{}.{}",
+            jws["protected"].as_str().unwrap_or(""),
+            jws["payload"].as_str().unwrap_or("")
+        );
+        let jwk = self.account.clone().unwrap_or_default();
+        if protected["alg"] != "ES256" || !verifies(&jwk, signed.as_bytes(), &decode("signature")) {
+            self.note("a signature that does not verify");
+        }
+        let payload = decode("payload");
+        if payload.is_empty() {
+            if !matches!(resource, "order" | "authorization" | "certificate") {
+                self.note(format!("POST-as-GET to {resource}"));
+            }
+            return Value::Null;
+        }
+        if matches!(resource, "order" | "authorization" | "certificate") {
+            self.note(format!("a payload for {resource}"));
+        }
+        serde_json::from_slice(&payload).unwrap_or_default()
+    }
+
+    fn honest_reply(&mut self, resource: &str, path: &str, payload: &Value) -> Reply {
+        let url = self.url.clone();
+        let at = |path: &str| format!("{url}{path}");
+        let index = path
+            .rsplit('/')
+            .next()
+            .and_then(|last| last.parse::<usize>().ok())
+            .unwrap_or(0);
+        match resource {
+            "directory" => Reply::json(
+                200,
+                json!({
+                    "newNonce": at("/new-nonce"), "newAccount": at("/new-account"), "newOrder": at("/new-order"),
+                    "revokeCert": at("/revoke"), "keyChange": at("/key-change"),
+                    "meta": {"termsOfService": "https://ca.test/terms", "externalAccountRequired": false},
+                    "kLYg2jM": "https://community.test/random-junk",
+                }),
+            ),
+            "newNonce" => Reply {
+                status: 200,
+                headers: Vec::new(),
+                body: Vec::new(),
+                wire: Wire::Whole,
+            },
+            "newAccount" | "account" => {
+                if resource == "newAccount" && payload["termsOfServiceAgreed"] != true {
+                    self.note("the terms of service are not agreed to");
+                }
+                if !payload["contact"].is_null() {
+                    self.contact = payload["contact"].clone();
+                }
+                let status = if resource == "newAccount" { 201 } else { 200 };
+                let mut reply = Reply::json(
+                    status,
+                    json!({"status": "valid", "contact": self.contact, "orders": at("/orders")}),
+                );
+                reply.header("Location", &at("/account/1"));
+                reply
+            }
+            "newOrder" => {
+                self.identifiers = payload["identifiers"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                if payload.as_object().map(|order| order.len()) != Some(1)
+                    || self.identifiers.is_empty()
+                {
+                    self.note(format!("newOrder of {payload}"));
+                }
+                self.statuses = vec!["pending"; self.identifiers.len()];
+                self.told.clear();
+                self.csr = None;
+                let mut reply = Reply::json(201, self.order());
+                reply.header("Location", &at("/order/1"));
+                reply
+            }
+            "order" => {
+                self.order_reads_since_finalize += usize::from(self.csr.is_some());
+                Reply::json(200, self.order())
+            }
+            "authorization" => Reply::json(200, self.authorization(index)),
+            "challenge" => {
+                if *payload != json!({}) {
+                    self.note(format!("the challenge is answered by {payload}"));
+                }
+                if !self.told.insert(index) {
+                    self.note(format!("challenge {index} was posted again"));
+                }
+                self.statuses[index] = if self.validate(index) {
+                    "valid"
+                } else {
+                    "invalid"
+                };
+                Reply::json(200, self.authorization(index)["challenges"][1].clone())
+            }
+            "finalize" => {
+                if self.statuses.iter().any(|status| *status != "valid") {
+                    self.note("finalize before the order is ready");
+                }
+                if self.csr.is_some() {
+                    self.note("the CSR was sent again");
+                }
+                self.csr = BASE64URL
+                    .decode(payload["csr"].as_str().unwrap_or("!"))
+                    .ok();
+                self.order_reads_since_finalize = 0;
+                let mut reply = Reply::json(200, self.order());
+                reply.header("Location", &at("/order/1"));
+                reply
+            }
+            "certificate" => {
+                let headers = vec![(
+                    "Content-Type",
+                    "application/pem-certificate-chain".to_owned(),
+                )];
+                let body = self.chain();
+                Reply {
+                    status: 200,
+                    headers,
+                    body,
+                    wire: Wire::Whole,
+                }
+            }
+            _ => Reply::json(
+                404,
+                json!({"type": "about:blank", "detail": "no such thing"}),
+            ),
+        }
+    }
+
+    fn order(&self) -> Value {
+        let at = |path: String| format!("{}{path}", self.url);
+        let status = match &self.csr {
+            Some(_) if self.order_reads_since_finalize > 0 => "valid",
+            Some(_) => "processing",
+            None if self.statuses.contains(&"invalid") => "invalid",
+            None if self.statuses.iter().all(|status| *status == "valid") => "ready",
+            None => "pending",
+        };
+        let authorizations: Vec<String> = (0..self.identifiers.len())
+            .rev()
+            .map(|i| at(format!("/authorization/{i}")))
+            .collect();
+        let mut order = json!({
+            "status": status, "identifiers": self.identifiers, "authorizations": authorizations,
+            "finalize": at("/finalize/1".to_owned()), "expires": "2099-01-01T00:00:00Z",
+        });
+        if status == "valid" {
+            order["certificate"] = json!(at("/certificate/1".to_owned()));
+        }
+        order
+    }
+
+    fn authorization(&self, index: usize) -> Value {
+        let Some(status) = self.statuses.get(index) else {
+            return json!({});
+        };
+        let mut http = json!({
+            "type": "http-01", "status": status, "url": format!("{}/challenge/{index}", self.url), "token": token(index),
+        });
+        if *status == "invalid" {
+            http["error"] = json!({"type": "urn:ietf:params:acme:error:unauthorized", "detail": "the file is not there", "status": 403});
+        }
+        let others =
+            json!({"type": "dns-persist-01", "status": "pending", "url": "https://nowhere.test/"});
+        json!({
+            "identifier": self.identifiers[index], "status": status, "expires": "2099-01-01T00:00:00Z",
+            "challenges": [others, http],
+        })
+    }
+
+    /// Looks at the challenge file as a validator does.
+    fn validate(&self, index: usize) -> bool {
+        let Some(jwk) = &self.account else {
+            return false;
+        };
+        let thumbprint = BASE64URL.encode(sha256(jwk.to_string().as_bytes()));
+        let Ok(mut connection) = TcpStream::connect(("127.0.0.1", self.script.http_port)) else {
+            return false;
+        };
+        let path = format!("/.well-known/acme-challenge/{}", token(index));
+        let asked = write!(
+            connection,
+            "GET {path} HTTP/1.0\r\nHost: x\r\nUser-Agent: validator\r\n\r\n"
+        );
+        let mut answer = String::new();
+        let read = connection.read_to_string(&mut answer);
+        asked.is_ok()
+            && read.is_ok()
+            && answer.ends_with(&format!("\r\n\r\n{}.{thumbprint}", token(index)))
+    }
+
+    fn chain(&mut self) -> Vec<u8> {
+        let request = X509Req::from_der(self.csr.as_deref().unwrap_or_default()).unwrap();
+        let names = self
+            .identifiers
+            .iter()
+            .map(|identifier| identifier["value"].as_str().unwrap().to_owned())
+            .collect();
+        let mut leaf = Leaf {
+            key: request.public_key().unwrap(),
+            names,
+            hours: (-1, 24 * 30),
+            signer: self.issuer.key.clone(),
+            issuers: vec![self.issuer.certificate.clone()],
+        };
+        (self.script.leaf)(&mut leaf);
+        let mut chain = leaf.issue(&self.issuer).to_pem().unwrap();
+        leaf.issuers
+            .iter()
+            .for_each(|issuer| chain.extend(issuer.to_pem().unwrap()));
+        chain
+    }
+}
+
+/// The token of an authorization's challenge.
+pub fn token(index: usize) -> String {
+    format!("tOkEn-{index:_>40}")
+}
+
+/// What will be issued.
+pub struct Leaf {
+    pub key: PKey<Public>,
+    pub names: Vec<String>,
+    /// Begin and end, from now.
+    pub hours: (i64, i64),
+    pub signer: PKey<Private>,
+    /// The certificates that follow it in the chain.
+    pub issuers: Vec<X509>,
+}
+
+impl Leaf {
+    fn issue(&self, issuer: &Issuer) -> X509 {
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder
+            .set_issuer_name(issuer.certificate.subject_name())
+            .unwrap();
+        builder.set_pubkey(&self.key).unwrap();
+        set_validity(&mut builder, self.hours);
+        let mut sans = SubjectAlternativeName::new();
+        for name in &self.names {
+            if name.parse::<std::net::IpAddr>().is_ok() {
+                sans.ip(name)
+            } else {
+                sans.dns(name)
+            };
+        }
+        let sans = sans
+            .build(&builder.x509v3_context(Some(&issuer.certificate), None))
+            .unwrap();
+        builder.append_extension(sans).unwrap();
+        builder.sign(&self.signer, MessageDigest::sha256()).unwrap();
+        builder.build()
+    }
+}
+
+/// A certificate authority's key and certificate.
+pub struct Issuer {
+    pub key: PKey<Private>,
+    pub certificate: X509,
+}
+
+impl Issuer {
+    pub fn new() -> Issuer {
+        let key = ec_key();
+        let mut name = X509Name::builder().unwrap();
+        name.append_entry_by_text("CN", "Scripted CA").unwrap();
+        let name = name.build();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder.set_subject_name(&name).unwrap();
+        builder.set_issuer_name(&name).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        set_validity(&mut builder, (-24, 24 * 365));
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        Issuer {
+            certificate: builder.build(),
+            key,
+        }
+    }
+}
+
+/// A key of nobody's.
+pub fn ec_key() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+}
+
+fn set_validity(builder: &mut openssl::x509::X509Builder, (from, until): (i64, i64)) {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    builder
+        .set_not_before(&Asn1Time::from_unix(now + from * 3600).unwrap())
+        .unwrap();
+    builder
+        .set_not_after(&Asn1Time::from_unix(now + until * 3600).unwrap())
+        .unwrap();
+}
+
+fn verifies(jwk: &Value, signed: &[u8], signature: &[u8]) -> bool {
+    let number = |text: &Value| BigNum::from_slice(&BASE64URL.decode(text.as_str()?).ok()?).ok();
+    let half = |bytes: &[u8]| BigNum::from_slice(bytes).ok();
+    let check = || {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).ok()?;
+        let key = EcKey::from_public_key_affine_coordinates(
+            &group,
+            &*number(&jwk["x"])?,
+            &*number(&jwk["y"])?,
+        )
+        .ok()?;
+        let (r, s) = signature.split_at_checked(32)?;
+        let pair = EcdsaSig::from_private_components(half(r)?, half(s)?).ok()?;
+        Some(s.len() == 32 && pair.verify(&sha256(signed), &key).ok()?)
+    };
+    check() == Some(true)
+}
+
+#[derive(Default)]
+struct Head {
+    method: String,
+    path: String,
+    user_agent: String,
+    content_type: String,
+    has_nonce_header: bool,
+    length: usize,
+}
+
+/// Reads the head of a request; None at the end of the connection.
+fn read_head(from: &mut impl BufRead) -> Option<Head> {
+    let mut line = String::new();
+    from.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let mut head = Head {
+        method: words.next()?,
+        path: words.next()?,
+        ..Head::default()
+    };
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim().split_once(": ") else {
+            return Some(head);
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "user-agent" => head.user_agent = value.to_owned(),
+            "content-type" => head.content_type = value.to_owned(),
+            "content-length" => head.length = value.parse().unwrap(),
+            "replay-nonce" => head.has_nonce_header = true,
+            _ => {}
+        }
+    }
+}
+
+fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>) {
+    let Ok(stream) = acceptor.accept(connection) else {
+        return;
+    };
+    let mut reader = BufReader::new(stream);
+    while let Some(head) = read_head(&mut reader) {
+        let mut body = vec![0; head.length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let (reply, _) = state.lock().unwrap().reply(&head, &body);
+        let mut text = format!("HTTP/1.1 {} Whatever\r\n", reply.status);
+        for (name, value) in &reply.headers {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        let stream = reader.get_mut();
+        match reply.wire {
+            Wire::Whole => {
+                let has_length = reply
+                    .headers
+                    .iter()
+                    .any(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+                if !has_length {
+                    let _ = write!(text, "Content-Length: {}\r\n", reply.body.len());
+                }
+                text += "\r\n";
+                let body: &[u8] = if head.method == "HEAD" {
+                    b""
+                } else {
+                    &reply.body
+                };
+                if stream.write_all(&[text.as_bytes(), body].concat()).is_err() {
+                    return;
+                }
+            }
+            Wire::Close => return,
+            Wire::Hang => {
+                let _ = stream.read(&mut [0]);
+                return;
+            }
+            Wire::Raw(bytes) => {
+                let _ = stream.write_all(&bytes);
+                let _ = stream.shutdown();
+                return;
+            }
+            Wire::Endless(bytes, pause) => {
+                text += "Transfer-Encoding: chunked\r\n\r\n";
+                let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), &bytes, b"\r\n"].concat();
+                let mut alive = stream.write_all(text.as_bytes()).is_ok();
+                while alive {
+                    alive = stream.write_all(&chunk).is_ok();
+                    thread::sleep(pause);
+                }
+                return;
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What a CA, a network, a disk or a neighbour can do wrong, one fault a test.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openssl::pkey::PKey;
@@ -10,8 +11,8 @@ use tempfile::TempDir;
 use crate::support::ca::{Ca, Issuer, Reply, Script, Wire, ec_key, honest, token};
 use crate::support::files::{csr, directory, https, key, library, listing, openssl, set_mode};
 use crate::support::pebble::text;
-use crate::support::run::{Outcome, Run};
-use crate::support::web::Web;
+use crate::support::run::{GETCRT, Outcome, Run};
+use crate::support::web::{Request, Web, response};
 
 /// The names of the CSR.
 const NAMES: [&str; 3] = ["a.test", "b.test", "c.test"];
@@ -25,10 +26,22 @@ struct Stage {
 
 /// A stage with an honest CA but for what `lie` does to it.
 fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
+    stage_with(lie, |_, _| None)
+}
+
+/// A stage whose web server has answers of its own, told the request and how many came before.
+fn stage_with(
+    lie: impl FnOnce(Script) -> Script,
+    answer: impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> Stage {
     let directory = directory();
     let acme = directory.path().join("acme");
     fs::create_dir(&acme).unwrap();
-    let web = Web::serving(&acme);
+    let count = AtomicUsize::new(0);
+    let web = Web::answering(
+        &acme,
+        Box::new(move |request| answer(request, count.fetch_add(1, Ordering::Relaxed))),
+    );
     let ca = lie(honest(web.port)).open();
     let path = |name: &str| directory.path().join(name);
     key(&path("account.key"), "EC:P-256");
@@ -45,7 +58,11 @@ fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
 
 impl Stage {
     fn getcrt(&self) -> Run {
-        let mut run = Run::new()
+        self.by(Run::new())
+    }
+
+    fn by(&self, run: Run) -> Run {
+        let mut run = run
             .env("LD_PRELOAD", library("libnss_wrapper.so"))
             .env("NSS_WRAPPER_HOSTS", self.directory.path().join("hosts"))
             .args(&[
@@ -800,4 +817,183 @@ fn harmless_oddities_are_warnings() {
         .says("warning: the chain is out of order: ");
     let alone = stage(|ca| ca.leaf(|leaf| leaf.issuers.clear()));
     alone.issues().issued();
+}
+
+/// What the web server answers to getcrt; the CA's validator gets the file.
+fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
+    move |request, _| {
+        request
+            .user_agent
+            .starts_with("getcrt/")
+            .then(|| reply.clone())
+    }
+}
+
+#[test]
+fn wrong_answers_to_the_self_check() {
+    let wrong = |reply: Vec<u8>, told: &str, hint: &str| {
+        let stage = stage_with(|ca| ca, to_getcrt(reply));
+        let outcome = stage.fails("local check: a.test: Wrote file to acme/tOkEn-");
+        outcome
+            .says(", but couldn't download http://a.test:")
+            .says(told)
+            .says("(--disable-check leaves this to the CA)\n");
+        outcome
+            .says("\n  a.test: Wrote file to ")
+            .says("\n  b.test: Wrote file to ")
+            .says("\n  c.test: Wrote file to ");
+        outcome
+            .check(hint, outcome.stderr.contains("\nhint: ") != hint.is_empty())
+            .says(hint);
+        assert_eq!(stage.ca.count("challenge"), 0);
+    };
+    wrong(
+        response("403 Forbidden", b"no"),
+        "127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`",
+        "hint: the web server may not read the file",
+    );
+    wrong(
+        response("404 Not Found", b""),
+        "HTTP 404 with the body ``",
+        "hint: the web server serves another directory",
+    );
+    wrong(
+        response("200 OK", b"<html>\x1b[31mwelcome"),
+        "HTTP 200 with the body `<html>\\u{1b}[31mwelcome`",
+        "hint: something else than the web server",
+    );
+    wrong(
+        response("500 Oops", b"oops"),
+        "HTTP 500 with the body `oops`",
+        "",
+    );
+}
+
+#[test]
+fn a_web_server_that_adds_to_the_file() {
+    let add = |request: &Request, _| {
+        Some(response(
+            "200 OK",
+            &[&request.file.as_ref()?.0[..], b"!"].concat(),
+        ))
+    };
+    let stage = stage_with(|ca| ca, add);
+    stage
+        .fails("HTTP 200 with the body `tOkEn-")
+        .says("hint: the web server adds something to what is in the file");
+}
+
+#[test]
+fn white_space_at_the_end_is_no_fault() {
+    let add = |request: &Request, _| {
+        let is_ours = request.user_agent.starts_with("getcrt/");
+        is_ours.then(|| {
+            response(
+                "200 OK",
+                &[&request.file.as_ref().unwrap().0[..], b" \r\n"].concat(),
+            )
+        })
+    };
+    stage_with(|ca| ca, add).issues().issued();
+}
+
+#[test]
+fn a_web_server_that_is_just_starting() {
+    for reply in [
+        response("503 Not yet", b""),
+        response("429 Slowly", b""),
+        Vec::new(),
+    ] {
+        let answer = move |_: &Request, count| (count < 2).then(|| reply.clone());
+        stage_with(|ca| ca, answer).issues().issued();
+    }
+}
+
+#[test]
+fn answers_that_leave_it_to_the_ca() {
+    let leave = |reply: Vec<u8>, told: &str| {
+        let stage = stage_with(|ca| ca, to_getcrt(reply));
+        let outcome = stage.issues();
+        outcome
+            .says("warning: local check: Wrote file to acme/tOkEn-")
+            .says(told)
+            .says("the CA decides");
+    };
+    leave(
+        response("303 See\r\nLocation: /x", b""),
+        "HTTP 303 to /x: validators do not follow HTTP 303",
+    );
+    leave(
+        response("301 Moved\r\nLocation: http://a.test:8080/x", b""),
+        "validators go to the ports 80 and 443 only",
+    );
+    leave(
+        response("302 Moved\r\nLocation: ftp://a.test/x", b""),
+        "HTTP 302 to ftp://a.test/x: ",
+    );
+    leave(
+        Vec::new(),
+        "127.0.0.1 (private: the CA may reach another server): ",
+    );
+}
+
+#[test]
+fn a_circle_of_redirects() {
+    let circle = |request: &Request, _| {
+        let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
+        let to = format!("302 Found\r\nLocation: /.well-known/acme-challenge/{token}");
+        request
+            .user_agent
+            .starts_with("getcrt/")
+            .then(|| response(&to, b""))
+    };
+    let stage = stage_with(|ca| ca, circle);
+    stage
+        .issues()
+        .says("validators follow 10 redirects and no more");
+    assert_eq!(stage.web.requests().len(), 3 * 11 + 3);
+}
+
+/// Runs in a mount namespace where `folder` is a file system of `size`.
+fn on_a_small_disk(stage: &Stage, folder: &str, size: &str) -> Run {
+    let script = format!("mount -t tmpfs -o size={size} none {folder} && exec \"$0\" \"$@\"");
+    let run = Run::of("unshare").args(&["--map-root-user", "--mount", "sh", "-c", &script, GETCRT]);
+    stage.by(run)
+}
+
+#[test]
+fn disks_that_are_full() {
+    let stage = stage(|ca| ca);
+    fs::create_dir(stage.directory.path().join("small")).unwrap();
+    let outcome = on_a_small_disk(&stage, "small", "16k")
+        .args(&["-o", "small/out.crt"])
+        .outcome();
+    outcome.failed("--output small/out.crt: no room for a certificate: No space left on device");
+    assert_eq!(stage.ca.requests(), [""; 0]);
+    let outcome = on_a_small_disk(&stage, "acme", "4k").outcome();
+    outcome
+        .failed("cannot write the challenge file acme/")
+        .says("No space left on device");
+    assert_eq!(stage.ca.count("challenge"), 0);
+}
+
+#[test]
+fn a_read_only_disk() {
+    let stage = stage(|ca| ca);
+    let outcome = on_a_small_disk(&stage, "acme", "1m,ro").outcome();
+    outcome.failed("--acme-dir acme: no file can be made in it: Read-only file system");
+    assert_eq!(stage.ca.requests(), [""; 0]);
+}
+
+#[test]
+fn a_poor_environment() {
+    let stage = stage(|ca| ca);
+    let script = "ulimit -n 24; exec \"$0\" \"$@\" <&-";
+    let run = stage.by(Run::of("sh").args(&["-c", script, GETCRT]));
+    let outcome = run
+        .env("HOME", "")
+        .env("LC_ALL", "xx_XX")
+        .env("SSL_CERT_FILE", "/nowhere")
+        .outcome();
+    outcome.issued();
 }

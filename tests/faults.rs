@@ -4,12 +4,11 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use openssl::pkey::PKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::ca::{Ca, Issuer, Reply, Script, Wire, ec_key, honest, token};
-use crate::support::files::{csr, directory, https, key, library, listing, openssl, set_mode};
+use crate::support::ca::{Ca, Issuer, Reply, Script, Wire, ec_key, honest, public, token};
+use crate::support::files::{csr, directory, key, library, listing, openssl, set_mode};
 use crate::support::pebble::text;
 use crate::support::run::{GETCRT, Outcome, Run};
 use crate::support::web::{Request, Web, response};
@@ -53,6 +52,7 @@ fn stage_with(
         .collect();
     fs::write(path("hosts"), hosts).unwrap();
     fs::write(path("old.crt"), "the old certificate").unwrap();
+    fs::write(path("bundle.pem"), &ca.root).unwrap();
     Stage { directory, web, ca }
 }
 
@@ -79,12 +79,7 @@ impl Stage {
                 "--check-port",
                 &self.web.port.to_string(),
             ])
-            .args(&[
-                "--ca-bundle",
-                https().root.to_str().unwrap(),
-                "--timeout",
-                "60",
-            ]);
+            .args(&["--ca-bundle", "bundle.pem", "--timeout", "60"]);
         run.command.current_dir(self.directory.path());
         run
     }
@@ -767,11 +762,7 @@ fn text_between_certificates_is_left_out() {
 
 #[test]
 fn certificates_that_are_not_for_the_csr() {
-    let other = stage(|ca| {
-        ca.leaf(|leaf| {
-            leaf.key = PKey::public_key_from_pem(&ec_key().public_key_to_pem().unwrap()).unwrap()
-        })
-    });
+    let other = stage(|ca| ca.leaf(|leaf| leaf.key = public(&ec_key())));
     other.fails("the certificate is for another key than the CSR's");
     let short = stage(|ca| ca.leaf(|leaf| drop(leaf.names.remove(1))));
     short.fails("the certificate is not for b.test, which the CSR asks for");
@@ -996,4 +987,53 @@ fn a_poor_environment() {
         .env("SSL_CERT_FILE", "/nowhere")
         .outcome();
     outcome.issued();
+}
+
+#[test]
+fn https_that_is_not_to_be_trusted() {
+    let refused = |stage: Stage, told: &str, hint: &str| {
+        let outcome = stage.fails("cannot use the directory: https://localhost:");
+        outcome
+            .says(": its TLS certificate is refused: ")
+            .says(told)
+            .says(hint);
+        assert_eq!(stage.ca.requests(), [""; 0]);
+    };
+    let clock = "hint: is the clock of this machine right?";
+    refused(
+        stage(|ca| ca.tls(|leaf| leaf.hours = (-48, -24))),
+        "certificate has expired",
+        clock,
+    );
+    refused(
+        stage(|ca| ca.tls(|leaf| leaf.hours = (24, 48))),
+        "certificate is not yet valid",
+        clock,
+    );
+    refused(
+        stage(|ca| ca.tls(|leaf| leaf.names = vec!["other.test".to_owned()])),
+        "hostname mismatch",
+        "",
+    );
+    let foreign = stage(|ca| ca);
+    fs::write(
+        foreign.directory.path().join("bundle.pem"),
+        Issuer::called("Another CA").certificate.to_pem().unwrap(),
+    )
+    .unwrap();
+    refused(
+        foreign,
+        "",
+        "hint: for a private CA, name its root with --ca-bundle; else install ca-certificates",
+    );
+}
+
+#[test]
+fn a_port_that_speaks_http() {
+    let stage = stage(|ca| ca);
+    let url = format!("https://localhost:{}/directory", stage.web.port);
+    let outcome = stage.getcrt().args(&["--directory-url", &url]).outcome();
+    outcome
+        .failed(": no TLS with it: wrong version number")
+        .says("hint: is this the port where it speaks https?");
 }

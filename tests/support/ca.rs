@@ -19,12 +19,11 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private, Public};
 use openssl::sha::sha256;
-use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
-use openssl::x509::extension::SubjectAlternativeName;
+use openssl::ssl::{SslAcceptor, SslMethod};
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
 
-use super::files::https;
 use super::free_port;
 
 /// The longest that a client must heed a Retry-After between two polls.
@@ -102,6 +101,7 @@ type LeafLie = Box<dyn Fn(&mut Leaf) + Send + Sync>;
 pub struct Script {
     lies: Vec<(&'static str, Lie)>,
     leaf: LeafLie,
+    tls: LeafLie,
     http_port: u16,
 }
 
@@ -110,6 +110,7 @@ pub fn honest(http_port: u16) -> Script {
     Script {
         lies: Vec::new(),
         leaf: Box::new(|_| ()),
+        tls: Box::new(|_| ()),
         http_port,
     }
 }
@@ -133,17 +134,28 @@ impl Script {
         self
     }
 
+    /// Changes the certificate that the CA itself shows for its https.
+    pub fn tls(mut self, lie: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Script {
+        self.tls = Box::new(lie);
+        self
+    }
+
     /// Opens the CA.
     pub fn open(self) -> Ca {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
-        acceptor
-            .set_certificate_file(&https().certificate, SslFiletype::PEM)
-            .unwrap();
-        acceptor
-            .set_private_key_file(&https().key, SslFiletype::PEM)
-            .unwrap();
+        let (key, issuer) = (ec_key(), Issuer::new());
+        let mut leaf = Leaf {
+            key: public(&key),
+            names: vec!["localhost".to_owned()],
+            hours: (-1, 48),
+            signer: issuer.key.clone(),
+            issuers: Vec::new(),
+        };
+        (self.tls)(&mut leaf);
+        acceptor.set_certificate(&leaf.issue(&issuer)).unwrap();
+        acceptor.set_private_key(&key).unwrap();
         let acceptor = acceptor.build();
         let state = State {
             script: self,
@@ -152,8 +164,10 @@ impl Script {
             ..State::empty()
         };
         let state = Arc::new(Mutex::new(state));
+        let root = issuer.certificate.to_pem().unwrap();
         let ca = Ca {
             port,
+            root,
             state: Arc::clone(&state),
         };
         thread::spawn(move || {
@@ -168,7 +182,9 @@ impl Script {
 
 /// A CA that is open.
 pub struct Ca {
-    port: u16,
+    pub port: u16,
+    /// The root to trust for its https.
+    pub root: Vec<u8>,
     state: Arc<Mutex<State>>,
 }
 
@@ -664,22 +680,33 @@ pub struct Issuer {
 
 impl Issuer {
     pub fn new() -> Issuer {
+        Issuer::called("Scripted CA")
+    }
+
+    pub fn called(common_name: &str) -> Issuer {
         let key = ec_key();
         let mut name = X509Name::builder().unwrap();
-        name.append_entry_by_text("CN", "Scripted CA").unwrap();
+        name.append_entry_by_text("CN", common_name).unwrap();
         let name = name.build();
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         builder.set_subject_name(&name).unwrap();
         builder.set_issuer_name(&name).unwrap();
         builder.set_pubkey(&key).unwrap();
-        set_validity(&mut builder, (-24, 24 * 365));
+        set_validity(&mut builder, (-24 * 365, 24 * 365));
+        let constraints = BasicConstraints::new().critical().ca().build().unwrap();
+        builder.append_extension(constraints).unwrap();
         builder.sign(&key, MessageDigest::sha256()).unwrap();
         Issuer {
             certificate: builder.build(),
             key,
         }
     }
+}
+
+/// The public half of a key.
+pub fn public(key: &PKey<Private>) -> PKey<Public> {
+    PKey::public_key_from_pem(&key.public_key_to_pem().unwrap()).unwrap()
 }
 
 /// A key of nobody's.

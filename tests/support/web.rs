@@ -84,7 +84,10 @@ fn serve(
     answer: &Answer,
 ) {
     let mut lines = BufReader::new(connection).lines().map_while(Result::ok);
-    let Some(first) = lines.next() else { return };
+    let Some(first) = lines.next() else {
+        let _ = (&*connection).write_all(&response("400 Bad Request", b"no HTTP"));
+        return;
+    };
     let mut user_agent = String::new();
     for line in lines.take_while(|line| !line.is_empty()) {
         if let Some((name, value)) = line.split_once(": ")

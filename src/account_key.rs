@@ -36,12 +36,13 @@ impl AccountKey {
     /// # Errors
     /// One that names the file and says what is in it, where it is no usable private key.
     pub fn read(path: &Path) -> Result<AccountKey> {
-        let (content, metadata) = input::read(path)?;
-        if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
-            let path = path.display();
-            warn!("every user of this machine can read your account key: chmod go-rwx {path}");
-        }
-        AccountKey::parse(&content).with_context(|| input::error_loading(path))
+        input::load(path, |pem, metadata| {
+            if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
+                let path = path.display();
+                warn!("every user of this machine can read your account key: chmod go-rwx {path}");
+            }
+            AccountKey::parse(pem)
+        })
     }
 
     fn parse(pem: &[u8]) -> Result<AccountKey> {
@@ -55,10 +56,8 @@ impl AccountKey {
                 Failure::new("this key is encrypted, and no passphrase is ever asked for");
             bail!(failure.hint("decrypt it with `openssl pkey -in KEY -out PLAINKEY`".to_owned()));
         }
-        let found = input::describe(pem);
         let key = key.ok();
-        let key =
-            key.with_context(|| format!("no usable private key in it, it looks like {found}"))?;
+        let key = key.with_context(|| input::unusable("private key", pem))?;
         let (algorithm, digest, width, jwk) = match key.id() {
             Id::RSA => {
                 let rsa = key.rsa()?;

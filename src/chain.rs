@@ -8,6 +8,7 @@ use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use crate::csr::{self, Csr};
+use crate::input;
 use crate::resources::Identifier;
 
 /// A certificate and those of its issuers, in the order the CA gave them; never empty.
@@ -20,20 +21,15 @@ impl Chain {
     /// There is none, one is damaged, or a block of another kind is among them (§11.4).
     pub fn parse(pem: &[u8]) -> Result<Chain> {
         let text = String::from_utf8_lossy(pem);
-        let labels = text
-            .split("-----BEGIN ")
-            .skip(1)
-            .map(|block| block.split("-----").next());
-        let labels: Vec<&str> = labels.flatten().collect();
-        if let Some(label) = labels.iter().find(|label| **label != "CERTIFICATE") {
+        let mut labels = input::pem_labels(&text);
+        if let Some(label) = labels.find(|label| *label != "CERTIFICATE") {
             bail!("the chain has a {label} in it, where nothing but certificates belongs");
         }
-        ensure!(!labels.is_empty(), "there is no certificate in the chain");
+        let count = input::pem_labels(&text).count();
+        ensure!(count > 0, "there is no certificate in the chain");
         let certificates = X509::stack_from_pem(pem).context("a certificate is damaged")?;
-        ensure!(
-            certificates.len() == labels.len(),
-            "a certificate of the chain is cut off"
-        );
+        let is_whole = certificates.len() == count;
+        ensure!(is_whole, "a certificate of the chain is cut off");
         Ok(Chain(certificates))
     }
 

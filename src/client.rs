@@ -84,8 +84,7 @@ impl<'a> Client<'a> {
     /// `ca_bundle` is unusable, or the environment asks for a proxy of a kind that is not spoken.
     pub fn new(key: &'a AccountKey, ca_bundle: Option<&Path>, timeout: Duration) -> Result<Self> {
         let tls = match ca_bundle {
-            Some(path) => TlsConnector::trusting(Some(&input::read(path)?.0))
-                .with_context(|| input::error_loading(path))?,
+            Some(path) => input::load(path, |pem, _| TlsConnector::trusting(Some(pem)))?,
             None => TlsConnector::trusting(None)?,
         };
         let proxy = Proxy::try_from_env();

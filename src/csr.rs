@@ -30,16 +30,13 @@ impl Csr {
     /// One that names the file, where it is no CSR, does not verify, or asks for names that cannot
     /// be had by http-01.
     pub fn read(path: &Path) -> Result<Csr> {
-        let (content, _) = input::read(path)?;
-        Csr::parse(&content).with_context(|| input::error_loading(path))
+        input::load(path, |content, _| Csr::parse(content))
     }
 
     fn parse(content: &[u8]) -> Result<Csr> {
         let request = X509Req::from_pem(content).or_else(|_| X509Req::from_der(content));
-        let found = input::describe(content);
         let request = request.ok();
-        let request =
-            request.with_context(|| format!("no usable CSR in it, it looks like {found}"))?;
+        let request = request.with_context(|| input::unusable("CSR", content))?;
         let key = request
             .public_key()
             .ok()

@@ -9,35 +9,26 @@ use anyhow::{Context, Result, ensure};
 /// More than any key, CSR or bundle of roots has.
 const MAX_FILE: u64 = 4 << 20;
 
-/// The content of a file that the user named, with its metadata.
+/// What `parse` makes of the content and metadata of a file that the user named.
 ///
 /// # Errors
-/// One that names the file, where it is missing, unreadable, empty or absurdly large.
-pub fn read(path: &Path) -> Result<(Vec<u8>, Metadata)> {
-    let read = || -> Result<_> {
+/// One that names the file, where it is missing, unreadable, empty, absurdly large or not what
+/// `parse` wants.
+pub fn load<T>(path: &Path, parse: impl FnOnce(&[u8], &Metadata) -> Result<T>) -> Result<T> {
+    let load = || {
         let (file, mut content) = (File::open(path)?, Vec::new());
         let metadata = file.metadata()?;
         let length = file.take(MAX_FILE).read_to_end(&mut content)?;
         ensure!(length > 0, "the file is empty");
         ensure!((length as u64) < MAX_FILE, "the file is absurdly large");
-        Ok((content, metadata))
+        parse(&content, &metadata)
     };
-    read().with_context(|| error_loading(path))
+    load().with_context(|| format!("Error loading {}", path.display()))
 }
 
-/// The start of every message about a file that cannot be used.
-pub fn error_loading(path: &Path) -> String {
-    format!("Error loading {}", path.display())
-}
-
-/// What a file holds by its first PEM label, for the message where it cannot be used.
-pub fn describe(content: &[u8]) -> &'static str {
-    let text = String::from_utf8_lossy(content);
-    let label = text
-        .split("-----BEGIN ")
-        .nth(1)
-        .and_then(|rest| rest.split("-----").next());
-    match label {
+/// That there is no `wanted` in a file, and what its first PEM label says it holds.
+pub fn unusable(wanted: &str, content: &[u8]) -> String {
+    let found = match pem_labels(&String::from_utf8_lossy(content)).next() {
         Some("CERTIFICATE" | "TRUSTED CERTIFICATE") => "a certificate",
         Some("CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => "a CSR",
         Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "a public key",
@@ -45,5 +36,12 @@ pub fn describe(content: &[u8]) -> &'static str {
         Some(label) if label.ends_with("PRIVATE KEY") => "a private key",
         Some(_) => "PEM of another kind",
         None => "no PEM",
-    }
+    };
+    format!("no usable {wanted} in it, it looks like {found}")
+}
+
+/// The labels of all PEM blocks.
+pub fn pem_labels(text: &str) -> impl Iterator<Item = &str> {
+    let blocks = text.split("-----BEGIN ").skip(1);
+    blocks.filter_map(|block| block.split("-----").next())
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use log::warn;
-use openssl::bn::{BigNum, BigNumContext};
+use openssl::bn::{BigNumContext, BigNumRef};
+use openssl::ec::PointConversionForm;
 use openssl::ecdsa::EcdsaSig;
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -26,8 +27,6 @@ pub struct AccountKey {
     jwk: Value,
     algorithm: &'static str,
     digest: Option<MessageDigest>,
-    /// Bytes of each of the two numbers of an ECDSA signature.
-    width: i32,
 }
 
 impl AccountKey {
@@ -52,48 +51,42 @@ impl AccountKey {
             Err(ErrorStack::get())
         });
         if is_encrypted {
-            let failure =
-                Failure::new("this key is encrypted, and no passphrase is ever asked for");
-            bail!(failure.hint("decrypt it with `openssl pkey -in KEY -out PLAINKEY`".to_owned()));
+            let line = "this key is encrypted, and no passphrase is ever asked for";
+            let hint = "decrypt it with `openssl pkey -in KEY -out PLAINKEY`";
+            bail!(Failure::new(line).hint(hint.to_owned()));
         }
         let key = key.ok();
         let key = key.with_context(|| input::unusable("private key", pem))?;
-        let (algorithm, digest, width, jwk) = match key.id() {
+        let (algorithm, digest, jwk) = match key.id() {
             Id::RSA => {
                 let rsa = key.rsa()?;
                 let bits = rsa.n().num_bits();
-                ensure!(
-                    (2048..=4096).contains(&bits),
-                    "an RSA key of {bits} bits, not 2048 to 4096"
-                );
+                let told = format!("an RSA key of {bits} bits, not 2048 to 4096");
+                ensure!((2048..=4096).contains(&bits), told);
                 let (n, e) = (base64url(rsa.n().to_vec()), base64url(rsa.e().to_vec()));
                 let jwk = json!({"kty": "RSA", "n": n, "e": e});
-                ("RS256", Some(MessageDigest::sha256()), 0, jwk)
+                ("RS256", Some(MessageDigest::sha256()), jwk)
             }
             Id::EC => {
                 let ec = key.ec_key()?;
-                let (algorithm, digest, width, curve) = match ec.group().curve_name() {
-                    Some(Nid::X9_62_PRIME256V1) => ("ES256", MessageDigest::sha256(), 32, "P-256"),
-                    Some(Nid::SECP384R1) => ("ES384", MessageDigest::sha384(), 48, "P-384"),
-                    Some(Nid::SECP521R1) => ("ES512", MessageDigest::sha512(), 66, "P-521"),
+                let (algorithm, digest, curve) = match ec.group().curve_name() {
+                    Some(Nid::X9_62_PRIME256V1) => ("ES256", MessageDigest::sha256(), "P-256"),
+                    Some(Nid::SECP384R1) => ("ES384", MessageDigest::sha384(), "P-384"),
+                    Some(Nid::SECP521R1) => ("ES512", MessageDigest::sha512(), "P-521"),
                     _ => bail!("an EC key on another curve than P-256, P-384 and P-521"),
                 };
-                let (mut x, mut y, mut scratch) =
-                    (BigNum::new()?, BigNum::new()?, BigNumContext::new()?);
-                ec.public_key()
-                    .affine_coordinates(ec.group(), &mut x, &mut y, &mut scratch)?;
-                let (x, y) = (x.to_vec_padded(width)?, y.to_vec_padded(width)?);
+                // SEC 1 §2.3.3: the byte 4, then both coordinates at their full width.
+                let (form, mut scratch) =
+                    (PointConversionForm::UNCOMPRESSED, BigNumContext::new()?);
+                let point = ec.public_key().to_bytes(ec.group(), form, &mut scratch)?;
+                let (x, y) = point[1..].split_at(point.len() / 2);
                 let jwk = json!({"kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y)});
-                (algorithm, Some(digest), width, jwk)
+                (algorithm, Some(digest), jwk)
             }
             Id::ED25519 => {
                 let x = base64url(key.raw_public_key()?);
-                (
-                    "EdDSA",
-                    None,
-                    0,
-                    json!({"kty": "OKP", "crv": "Ed25519", "x": x}),
-                )
+                let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+                ("EdDSA", None, jwk)
             }
             _ => bail!("a private key that is neither RSA, P-256, P-384, P-521 nor Ed25519"),
         };
@@ -102,7 +95,6 @@ impl AccountKey {
             jwk,
             algorithm,
             digest,
-            width,
         })
     }
 
@@ -136,14 +128,11 @@ impl AccountKey {
         };
         let signed = format!("{protected}.{payload}");
         let mut signature = signer.sign_oneshot_to_vec(signed.as_bytes())?;
-        if self.width > 0 {
+        if let Ok(ec) = self.key.ec_key() {
             // RFC 7518 §3.4: both numbers at their full width, where OpenSSL gives DER.
-            let pair = EcdsaSig::from_der(&signature)?;
-            let (r, s) = (
-                pair.r().to_vec_padded(self.width)?,
-                pair.s().to_vec_padded(self.width)?,
-            );
-            signature = [r, s].concat();
+            let (pair, width) = (EcdsaSig::from_der(&signature)?, ec.group().degree());
+            let padded = |number: &BigNumRef| number.to_vec_padded(width.div_ceil(8) as i32);
+            signature = [padded(pair.r())?, padded(pair.s())?].concat();
         }
         let signature = base64url(signature);
         Ok(json!({"protected": protected, "payload": payload, "signature": signature}).to_string())

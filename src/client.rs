@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use log::{Level, debug, info, log_enabled, warn};
 use openssl::asn1::Asn1Time;
 use openssl::rand::rand_bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::http::{HeaderMap, Request};
+use ureq::http::{HeaderMap, Method, Request};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
@@ -26,6 +26,8 @@ use crate::tls::{Refused, TlsConnector};
 /// How long one request may take, and reaching the CA for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A timeout of none at all would mean that there is no bound.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
 const MAX_REPLY: u64 = 1 << 20;
 /// Tries of one request that the CA refuses for its nonce alone, and how many go without a pause.
@@ -90,10 +92,8 @@ impl<'a> Client<'a> {
         let proxy = Proxy::try_from_env();
         let kind = proxy.as_ref().map_or(ProxyProtocol::Http, Proxy::protocol);
         let is_spoken = matches!(kind, ProxyProtocol::Http | ProxyProtocol::Https);
-        ensure!(
-            is_spoken,
-            "the environment asks for a SOCKS proxy; only http(s) proxies are spoken"
-        );
+        let told = "the environment asks for a SOCKS proxy; only http(s) proxies are spoken";
+        ensure!(is_spoken, told);
         let config = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -107,14 +107,13 @@ impl<'a> Client<'a> {
             .build();
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
         let agent = Agent::with_parts(config, tcp.chain(tls), DefaultResolver::default());
-        let (end, nonces) = (Instant::now() + timeout, Mutex::default());
         Ok(Client {
             agent,
             key,
-            end,
+            end: Instant::now() + timeout,
             new_nonce: None,
             account: None,
-            nonces,
+            nonces: Mutex::default(),
         })
     }
 
@@ -124,20 +123,13 @@ impl<'a> Client<'a> {
     /// The CA cannot be reached within the deadline, or what is there is no RFC 8555 directory.
     pub fn directory(&mut self, url: &str) -> Result<Directory> {
         let url = AcmeUrl::try_from(url.to_owned()).map_err(Error::msg)?;
-        let reply = self.exchange(&url, || {
-            debug!("GET {url}");
-            Ok(self.send(Request::get(url.as_str()), ()))
-        })?;
-        let is_v1 = reply
-            .json::<Value>()
-            .is_ok_and(|directory| directory["new-reg"].is_string());
-        ensure!(
-            !is_v1,
-            "{url} speaks ACME v1, which is out of use; name the CA's RFC 8555 directory"
-        );
-        let directory: Directory = reply
-            .json()
-            .with_context(|| format!("{url} is no directory"))?;
+        let reply = self.exchange_unsigned(Method::GET, &url)?;
+        let v1: Value = reply.json().unwrap_or_default();
+        if v1["new-reg"].is_string() {
+            bail!("{url} speaks ACME v1, which is out of use; name the CA's RFC 8555 directory");
+        }
+        let directory = reply.json::<Directory>();
+        let directory = directory.with_context(|| format!("{url} is no directory"))?;
         self.new_nonce = Some(directory.new_nonce.clone());
         Ok(directory)
     }
@@ -175,9 +167,8 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached within the deadline.
     pub fn post_once(&self, url: &AcmeUrl, payload: &Value) -> Result<Option<Reply>> {
-        self.exchange_until(url, Fate::Unknown, || {
-            self.send_signed(url, &payload.to_string())
-        })
+        let payload = payload.to_string();
+        self.exchange_until(url, Fate::Unknown, || self.send_signed(url, &payload))
     }
 
     /// Reads the object at `url` until `look` has found what it wants in it. The pauses grow, and
@@ -198,22 +189,16 @@ impl<'a> Client<'a> {
             if let Some(found) = look(&mut reply)? {
                 return Ok(found);
             }
-            let asked = reply
-                .retry_after()
-                .unwrap_or_default()
-                .min(MAX_POLL_RETRY_AFTER);
-            let wait = pause.max(asked);
+            let asked = reply.retry_after().unwrap_or_default();
+            let wait = pause.max(asked.min(MAX_POLL_RETRY_AFTER));
             if told.elapsed() + wait >= NEWS {
                 told = Instant::now();
-                info!(
-                    "Waiting for {what}, {} s so far...",
-                    began.elapsed().as_secs()
-                );
+                let so_far = began.elapsed().as_secs();
+                info!("Waiting for {what}, {so_far} s so far...");
             }
-            ensure!(
-                wait < self.remaining(),
-                "no time left (--timeout) to wait for {what}"
-            );
+            if wait >= self.remaining() {
+                bail!("no time left (--timeout) to wait for {what}");
+            }
             sleep(wait);
             pause = (pause * 5 / 4).min(MAX_POLL);
         }
@@ -224,21 +209,23 @@ impl<'a> Client<'a> {
         if let Some(nonce) = self.nonces().pop() {
             return Ok(nonce);
         }
-        let url = self
-            .new_nonce
-            .as_ref()
-            .context("no directory has been read")?;
-        self.exchange(url, || {
-            debug!("HEAD {url}");
-            Ok(self.send(Request::head(url.as_str()), ()))
-        })?;
-        self.nonces()
-            .pop()
-            .with_context(|| format!("{url} gives no usable Replay-Nonce"))
+        let url = self.new_nonce.as_ref();
+        let url = url.context("no directory has been read")?;
+        self.exchange_unsigned(Method::HEAD, url)?;
+        let nonce = self.nonces().pop();
+        nonce.with_context(|| format!("{url} gives no usable Replay-Nonce"))
     }
 
     fn nonces(&self) -> MutexGuard<'_, Vec<Token>> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exchange_unsigned(&self, method: Method, url: &AcmeUrl) -> Result<Reply> {
+        self.exchange(url, || {
+            debug!("{method} {url}");
+            let request = Request::builder().method(&method).uri(url.as_str());
+            Ok(self.send(request, ()))
+        })
     }
 
     fn exchange(&self, url: &AcmeUrl, attempt: impl Fn() -> Result<Attempt>) -> Result<Reply> {
@@ -256,7 +243,7 @@ impl<'a> Client<'a> {
     ) -> Result<Option<Reply>> {
         let (mut refused_nonces, mut backoff) = (0, FIRST_BACKOFF);
         loop {
-            let (failure, fate, asked) = match attempt()? {
+            let (mut failure, fate, asked) = match attempt()? {
                 Ok(reply) if reply.status < 300 => return Ok(Some(reply)),
                 Ok(reply) if reply.problem().is("badNonce") && refused_nonces < MAX_NONCE_TRIES => {
                     // §6.5: the error brought the nonce for the next try.
@@ -275,36 +262,27 @@ impl<'a> Client<'a> {
             }
             let wait = jittered(backoff).max(asked.unwrap_or_default());
             if fate == Fate::Final || wait >= self.remaining() {
-                let hint = asked
-                    .and_then(from_now)
-                    .map(|at| format!("the CA asks to come back after {at}"));
-                let failure = if failure.hint.is_none() {
-                    failure.hint(hint)
-                } else {
-                    failure
-                };
+                let back = asked.and_then(from_now);
+                let hint = back.map(|at| format!("the CA asks to come back after {at}"));
+                failure.hint = failure.hint.or(hint);
                 return Err(Error::new(failure).context(url.to_string()));
             }
-            warn!(
-                "{url}: {failure}; trying again in {} s",
-                wait.as_secs_f32().ceil()
-            );
+            let seconds = wait.as_secs_f32().ceil();
+            warn!("{url}: {failure}; trying again in {seconds} s");
             sleep(wait);
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
     fn send_signed(&self, url: &AcmeUrl, payload: &str) -> Result<Attempt> {
-        let mut protected = json!({"nonce": self.nonce()?.as_str(), "url": url.as_str()});
+        let mut protected = json!({"nonce": self.nonce()?, "url": url});
         // §6.2: the key itself in newAccount, the account's URL everywhere else.
         match &self.account {
-            Some(account) => protected["kid"] = json!(account.as_str()),
+            Some(account) => protected["kid"] = json!(account),
             None => protected["jwk"] = self.key.jwk().clone(),
         }
-        let jws = self
-            .key
-            .sign(protected, payload)
-            .context("cannot sign with the account key")?;
+        let jws = self.key.sign(protected, payload);
+        let jws = jws.context("cannot sign with the account key")?;
         debug!("POST {url}");
         trace(payload.as_bytes());
         let request = Request::post(url.as_str()).header("Content-Type", "application/jose+json");
@@ -314,28 +292,22 @@ impl<'a> Client<'a> {
     /// One request and its reply, whose nonce is kept.
     fn send(&self, request: ureq::http::request::Builder, body: impl AsSendBody) -> Attempt {
         let request = request.header("Accept-Language", "en").body(body)?;
-        let timeout = REQUEST_TIMEOUT
-            .min(self.remaining())
-            .max(Duration::from_millis(1));
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(Some(timeout))
-            .build();
+        let timeout = REQUEST_TIMEOUT.min(self.remaining()).max(MIN_TIMEOUT);
+        let request = self.agent.configure_request(request);
+        let request = request.timeout_global(Some(timeout)).build();
         let (parts, mut body) = self.agent.run(request)?.into_parts();
         let body = body.with_config().limit(MAX_REPLY).read_to_vec()?;
+        debug!("{}", parts.status);
+        trace(&body);
         let reply = Reply {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
         };
-        debug!("{}", parts.status);
-        trace(&reply.body);
         // §6.5.1: a nonce that is not base64url is ignored.
-        let nonce = reply
-            .header("Replay-Nonce")
-            .map(|nonce| Token::try_from(nonce.to_owned()));
-        self.nonces().extend(nonce.and_then(Result::ok));
+        let nonce = reply.header("Replay-Nonce").map(str::to_owned);
+        let nonce = nonce.and_then(|nonce| Token::try_from(nonce).ok());
+        self.nonces().extend(nonce);
         Ok(reply)
     }
 
@@ -363,9 +335,8 @@ impl Reply {
     /// # Errors
     /// The reply has none, or one that is no https URL.
     pub fn location(&self) -> Result<AcmeUrl> {
-        let location = self
-            .header("Location")
-            .context("the CA's reply has no Location header")?;
+        let location = self.header("Location");
+        let location = location.context("the CA's reply has no Location header")?;
         AcmeUrl::try_from(location.to_owned()).map_err(Error::msg)
     }
 
@@ -390,13 +361,11 @@ impl Reply {
         if problem.is_empty() && serde_json::from_slice::<Value>(&self.body).is_err() {
             return Failure::new(format!("HTTP {status}, {}", self.beginning()));
         }
-        let visit = problem
-            .text("instance")
-            .filter(|_| problem.is("userActionRequired"));
-        let hint = visit.map(|url| format!("the CA wants you to visit {url}"));
-        Failure::new(format!("HTTP {status}, {problem}"))
-            .below(problem.below())
-            .hint(hint)
+        let page = problem.text("instance");
+        let page = page.filter(|_| problem.is("userActionRequired"));
+        let hint = page.map(|url| format!("the CA wants you to visit {url}"));
+        let failure = Failure::new(format!("HTTP {status}, {problem}"));
+        failure.below(problem.below()).hint(hint)
     }
 
     fn fate(&self, stop: Fate) -> Fate {
@@ -420,34 +389,25 @@ impl Reply {
 
 /// A failure below HTTP.
 fn explain(error: ureq::Error) -> (Failure, Fate, Option<Duration>) {
-    let (failure, fate) = match error {
+    let mut hint = None;
+    let (line, fate) = match error {
         ureq::Error::Other(inner) => {
-            let hint = inner.downcast_ref::<Refused>().and_then(Refused::hint);
-            (Failure::new(inner.to_string()).hint(hint), Fate::Final)
+            hint = inner.downcast_ref::<Refused>().and_then(Refused::hint);
+            (inner.to_string(), Fate::Final)
         }
-        ureq::Error::BodyExceedsLimit(limit) => (
-            Failure::new(format!("the reply is longer than {limit} bytes")),
-            Fate::Final,
-        ),
-        ureq::Error::Timeout(_) => (Failure::new("no answer in time"), Fate::Unknown),
-        ureq::Error::Io(io) => (
-            Failure::new(format!("the connection failed: {io}")),
-            Fate::Unknown,
-        ),
-        error => (Failure::new(error.to_string()), Fate::Unknown),
+        ureq::Error::BodyExceedsLimit(_) => (error.to_string(), Fate::Final),
+        ureq::Error::Timeout(_) => ("no answer in time".to_owned(), Fate::Unknown),
+        ureq::Error::Io(io) => (format!("the connection failed: {io}"), Fate::Unknown),
+        error => (error.to_string(), Fate::Unknown),
     };
-    (failure, fate, None)
+    (Failure::new(line).hint(hint), fate, None)
 }
 
 /// The moment `wait` from now, as a person reads it.
 fn from_now(wait: Duration) -> Option<String> {
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).ok()? + wait;
-    Some(
-        Asn1Time::from_unix(moment.as_secs().try_into().ok()?)
-            .ok()?
-            .as_ref()
-            .to_string(),
-    )
+    let moment = Asn1Time::from_unix(moment.as_secs().try_into().ok()?);
+    Some(moment.ok()?.to_string())
 }
 
 /// Seconds until an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT`; zero where it is past.
@@ -458,15 +418,10 @@ fn seconds_until(date: &str) -> Option<u64> {
     };
     let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(month)? / 3 + 1;
     let moment = format!("{year}{month:02}{day}{}Z", time.replace(':', ""));
-    let wait = Asn1Time::days_from_now(0)
-        .ok()?
-        .diff(Asn1Time::from_str(&moment).ok()?.as_ref())
-        .ok()?;
-    Some(
-        (i64::from(wait.days) * 86_400 + i64::from(wait.secs))
-            .try_into()
-            .unwrap_or(0),
-    )
+    let (now, moment) = (Asn1Time::days_from_now(0), Asn1Time::from_str(&moment));
+    let wait = now.ok()?.diff(&*moment.ok()?).ok()?;
+    let seconds = i64::from(wait.days) * 86_400 + i64::from(wait.secs);
+    Some(seconds.try_into().unwrap_or(0))
 }
 
 /// A pause of half to all of `pause`, so that many clients do not come back at the same moment.
@@ -480,9 +435,8 @@ fn jittered(pause: Duration) -> Duration {
 /// Shows a payload or a body, JSON laid out to be read.
 fn trace(body: &[u8]) {
     if log_enabled!(Level::Debug) {
-        let json = serde_json::from_slice(body)
-            .and_then(|json: Value| serde_json::to_string_pretty(&json));
-        let text = json.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+        let json = serde_json::from_slice(body).map(|json: Value| format!("{json:#}"));
+        let text = json.unwrap_or_else(|_| String::from_utf8_lossy(body).into());
         text.lines().for_each(|line| debug!("    {line}"));
     }
 }

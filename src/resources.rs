@@ -14,7 +14,7 @@ const MAX_TOKEN: usize = 255;
 const MAX_TEXT: usize = 1000;
 
 /// An absolute https URL, kept as the exact string that the CA gave (§6.1, §6.4).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct AcmeUrl(String);
 
@@ -191,7 +191,7 @@ pub struct Challenge {
 }
 
 /// A word of base64url characters only, as tokens (§8.3) and nonces (§6.5.1) are: a safe file name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct Token(String);
 

@@ -27,7 +27,7 @@ use crate::tls::{Refused, TlsConnector};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A timeout of none at all would mean that there is no bound.
-const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
 const MAX_REPLY: u64 = 1 << 20;
 /// Tries of one request that the CA refuses for its nonce alone, and how many go without a pause.

@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::resources::{
     AcmeUrl, Authorization, Challenge, Identifier, Order, Problem, Status, Verdict,
 };
-use crate::self_check;
+use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
 
 /// How long a challenge may stay undecided with an error: the CA may be trying again (§8.2).
@@ -47,9 +47,8 @@ pub fn get_crt(options: &Options) -> Result<()> {
     info!("Getting directory...");
     let timeout = Duration::from_secs(options.timeout);
     let mut client = Client::new(&account_key, options.ca_bundle.as_deref(), timeout)?;
-    let directory = client
-        .directory(&options.directory())
-        .context("cannot use the directory")?;
+    let directory = client.directory(&options.directory());
+    let directory = directory.context("cannot use the directory")?;
     info!("Directory found!");
 
     info!("Registering account...");
@@ -60,12 +59,10 @@ pub fn get_crt(options: &Options) -> Result<()> {
     let account = client.register(&directory.new_account, &payload);
     let (account_url, mut reply) = account.context("cannot register the account")?;
     let is_new = reply.status == 201;
-    let outcome = if is_new {
-        "Registered!"
-    } else {
-        "Already registered!"
-    };
-    info!("{outcome} Account ID: {account_url}");
+    match is_new {
+        true => info!("Registered! Account ID: {account_url}"),
+        false => info!("Already registered! Account ID: {account_url}"),
+    }
     if let Some(terms) = directory.terms_of_service().filter(|_| is_new) {
         info!("This agrees to the CA's terms of service: {terms}");
     }
@@ -81,9 +78,8 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     info!("Creating new order...");
     let payload = json!({"identifiers": csr.identifiers()});
-    let reply = client
-        .post(&directory.new_order, &payload)
-        .context("cannot create the order")?;
+    let reply = client.post(&directory.new_order, &payload);
+    let reply = reply.context("cannot create the order")?;
     let order_url = reply.location().context("cannot create the order")?;
     let in_order = || format!("order {order_url}");
     let order: Order = reply.json().with_context(in_order)?;
@@ -105,11 +101,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
     }
 
     info!("Signing certificate...");
-    let finalize_url = order
-        .finalize
-        .context("it has no finalize URL")
-        .with_context(in_order)?;
-    let chain_url = finalize(&client, &order_url, &finalize_url, &csr).with_context(in_order)?;
+    let chain_url = finalize(&client, &order_url, &order, &csr).with_context(in_order)?;
     let reply = client.read(&chain_url).with_context(in_order)?;
     let chain = Chain::parse(&reply.body).with_context(in_order)?;
     chain.check(&csr).with_context(in_order)?;
@@ -137,25 +129,23 @@ type Problems = Vec<(Identifier, Problem)>;
 fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<Claim>> {
     let ours = csr.identifiers();
     let theirs = order.identifiers.as_deref().unwrap_or(ours);
-    let is_same = theirs.len() == ours.len() && theirs.iter().all(|i| ours.contains(i));
-    ensure!(
-        is_same,
-        "the CA has made it an order for {}, not the CSR's names",
-        list(theirs)
-    );
+    if theirs.len() != ours.len() || !theirs.iter().all(|i| ours.contains(i)) {
+        let theirs = list(theirs);
+        bail!("the CA has made it an order for {theirs}, not the CSR's names");
+    }
     let mut authorizations = Vec::new();
     for url in order.authorizations.iter().flatten() {
         let authorization: Authorization = client.read(url)?.json().context("authorization")?;
-        let identifier = authorization.identifier.clone();
-        let place = ours.iter().position(|i| *i == identifier);
-        let place =
-            place.with_context(|| format!("{identifier} is to be proven, but not in the CSR"))?;
-        authorizations.push((place, identifier, url, authorization));
+        let identifier = &authorization.identifier;
+        let place = ours.iter().position(|i| i == identifier);
+        ensure!(place.is_some(), "{identifier} is not in the CSR");
+        authorizations.push((place, url, authorization));
     }
     authorizations.sort_by_key(|(place, ..)| *place);
 
     let (mut claims, mut failed) = (Vec::new(), Vec::new());
-    for (_, identifier, url, authorization) in authorizations {
+    for (_, url, authorization) in authorizations {
+        let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
             Verdict::Failed(problem) => failed.push((identifier, problem)),
@@ -190,65 +180,44 @@ fn publish<'a>(dir: &AcmeDir, key: &AccountKey, claims: &'a [Claim]) -> Result<V
 fn self_check(published: &[Published], port: u16) -> Result<()> {
     let (mut wrong, mut hint) = (Vec::new(), None);
     for (claim, file, key_authorization) in published {
-        let (host, token) = (claim.identifier.url_host(), claim.challenge.token.as_str());
-        let host = if port == 80 {
-            host
-        } else {
-            format!("{host}:{port}")
-        };
+        let host = format!("{}:{port}", claim.identifier.url_host());
+        let (host, token) = (host.trim_end_matches(":80"), claim.challenge.token.as_str());
         let url = format!("http://{host}/.well-known/acme-challenge/{token}");
-        let finding = self_check::look(&url, port, key_authorization)?;
-        let Some(self_check::Finding {
-            is_wrong,
-            seen,
-            cause,
-        }) = finding
-        else {
-            continue;
-        };
         let path = file.path().display();
-        let text = format!("Wrote file to {path}, but couldn't download {url}: {seen}");
-        if is_wrong {
-            hint = hint.or(cause);
-            wrong.push(format!("{}: {text}", claim.identifier));
-        } else {
-            warn!("local check: {text}; the CA decides (--disable-check skips this check)");
+        let told = format!("Wrote file to {path}, but couldn't download {url}");
+        match self_check::look(&url, port, key_authorization)? {
+            Finding::Right => {}
+            Finding::Wrong(seen, cause) => {
+                hint = hint.or(cause.map(str::to_owned));
+                wrong.push(format!("{}: {told}: {seen}", claim.identifier));
+            }
+            Finding::Unclear(seen) => {
+                let told = format!("local check: {told}: {seen}");
+                warn!("{told}; the CA decides (--disable-check skips this check)");
+            }
         }
     }
     let Some(first) = wrong.first() else {
         return Ok(());
     };
     let line = format!("local check: {first} (--disable-check leaves this to the CA)");
-    bail!(
-        Failure::new(line)
-            .below(wrong)
-            .hint(hint.map(str::to_owned))
-    )
+    bail!(Failure::new(line).below(wrong).hint(hint))
 }
 
 /// Tells the CA to look at all challenge files (§7.5.1).
 fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
-    for Claim {
-        identifier,
-        authorization_url,
-        challenge,
-    } in claims
-    {
-        let failed = || format!("Challenge did not pass for {identifier}");
-        let tell = || {
-            client
-                .post_once(&challenge.url, &json!({}))
-                .with_context(failed)
-        };
+    for claim in claims {
+        let (name, url) = (&claim.identifier, &claim.challenge.url);
+        let failed = || format!("Challenge did not pass for {name}");
+        let tell = || client.post_once(url, &json!({})).with_context(failed);
         if tell()?.is_some() {
             continue;
         }
         // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
-        client.poll(authorization_url, "the CA to take the challenge", |reply| {
-            let authorization: Authorization = reply.json()?;
-            let is_open = authorization
-                .http_01()
-                .is_ok_and(|c| c.status == Status::Pending);
+        let what = "the CA to take the challenge";
+        client.poll(&claim.authorization_url, what, |reply| {
+            let challenge = reply.json::<Authorization>()?.http_01();
+            let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
             Ok((!is_open || tell()?.is_some()).then_some(()))
         })?;
     }
@@ -266,8 +235,7 @@ fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Res
         match order.status {
             Status::Ready | Status::Processing | Status::Valid => return Ok(Some(())),
             Status::Pending if looked.elapsed() < STANDSTILL => return Ok(None),
-            Status::Pending | Status::Invalid => {}
-            Status::Other(_) => bail!(order_failed(&order)),
+            _ => {}
         }
         let (mut failed, erring) = take_stock(client, &mut open)?;
         looked = Instant::now();
@@ -279,8 +247,9 @@ fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Res
         ensure!(order.status == Status::Pending, order_failed(&order));
         Ok(None)
     })?;
-    open.iter()
-        .for_each(|claim| info!("{} verified!", claim.identifier));
+    for claim in open {
+        info!("{} verified!", claim.identifier);
+    }
     Ok(())
 }
 
@@ -304,7 +273,8 @@ fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<(Problems, Prob
 }
 
 /// Sends the CSR to the ready order (§7.4), once, and waits until the certificate is there.
-fn finalize(client: &Client, order_url: &AcmeUrl, url: &AcmeUrl, csr: &Csr) -> Result<AcmeUrl> {
+fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> Result<AcmeUrl> {
+    let url = order.finalize.as_ref().context("it has no finalize URL")?;
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let mut is_sent = false;
     client.poll(order_url, "the CA to issue the certificate", |reply| {
@@ -325,13 +295,10 @@ fn finalize(client: &Client, order_url: &AcmeUrl, url: &AcmeUrl, csr: &Csr) -> R
     })
 }
 
+/// `failed` is never empty.
 fn not_passed(failed: &Problems) -> Failure {
     let names = list(failed.iter().map(|(identifier, _)| identifier));
-    let reason = failed
-        .first()
-        .map(|(_, problem)| problem.to_string())
-        .unwrap_or_default();
-    let mut below = Vec::new();
+    let (mut below, reason) = (Vec::new(), &failed[0].1);
     for (identifier, problem) in failed {
         below.push(format!("{identifier}: {problem}"));
         below.extend(problem.below());
@@ -355,10 +322,9 @@ fn tell_contact(asked: &[String], reply: &Reply) -> Result<()> {
     let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
     let is_confirmed = confirmed.is_some() || asked.is_empty();
     info!("Updated contact details:");
-    confirmed
-        .unwrap_or(asked.to_vec())
-        .iter()
-        .for_each(|contact| info!("{contact}"));
+    for contact in confirmed.as_deref().unwrap_or(asked) {
+        info!("{contact}");
+    }
     if !is_confirmed {
         info!("(the CA did not confirm it)");
     }

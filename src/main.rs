@@ -33,10 +33,7 @@ fn main() -> ExitCode {
     let signals = temporary::clean_up_on_signals().context("cannot watch for signals");
     match signals.and_then(|()| get_crt::get_crt(&options)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => report(&error),
     }
 }
 
@@ -51,18 +48,15 @@ fn open_stderr(options: &Options) {
     env_logger::Builder::new()
         .filter_module(env!("CARGO_CRATE_NAME"), level)
         .format(|out, record| {
-            let prefix = if record.level() == Level::Warn {
-                "warning: "
-            } else {
-                ""
-            };
+            let is_warning = record.level() == Level::Warn;
+            let prefix = if is_warning { "warning: " } else { "" };
             writeln!(out, "{prefix}{}", printable(&record.args().to_string()))
         })
         .init();
 }
 
 /// The end of a failed run: the error, what belongs below it, and the cure where it is known.
-fn report(error: &Error) {
+fn report(error: &Error) -> ExitCode {
     error!("error: {error:#}");
     if let Some(failure) = error.downcast_ref::<Failure>() {
         for line in &failure.below {
@@ -75,23 +69,15 @@ fn report(error: &Error) {
             error!("{line}");
         }
     }
+    ExitCode::FAILURE
 }
 
 /// `text` with everything made visible that could move the cursor, colour the screen, break the line
 /// or turn the direction of reading: a CA's words are shown, never obeyed.
 fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}' => safe.extend(c.escape_unicode()),
-            c if c.is_control() => safe.extend(c.escape_default()),
-            c => safe.push(c),
-        }
-    }
-    safe
+    let shown = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(shown).collect()
 }

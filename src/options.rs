@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::error::ErrorKind::ArgumentConflict;
+use clap::{CommandFactory, Parser};
 
 /// Let's Encrypt's production directory, the default CA.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -89,16 +90,14 @@ impl Options {
     /// Reads the process's command line; prints help, version or a usage error and exits there.
     pub fn from_command_line() -> Options {
         let options = Options::parse();
-        let other = [
-            (options.directory_url.is_some(), "--directory-url"),
-            (options.staging, "--staging"),
-        ];
-        if let (Some(_), Some((_, other))) = (options.ca(), other.iter().find(|o| o.0)) {
-            let kind = clap::error::ErrorKind::ArgumentConflict;
+        if options.ca().is_some() && (options.staging || options.directory_url.is_some()) {
+            let other = if options.staging {
+                "--staging"
+            } else {
+                "--directory-url"
+            };
             let message = format!("the argument '--ca <URL>' cannot be used with '{other}'");
-            <Options as clap::CommandFactory>::command()
-                .error(kind, message)
-                .exit();
+            Options::command().error(ArgumentConflict, message).exit();
         }
         options
     }
@@ -115,23 +114,18 @@ impl Options {
 
     /// `--ca` where it says something.
     fn ca(&self) -> Option<&str> {
-        self.ca
-            .as_deref()
-            .filter(|url| *url != ACME_TINY_DEFAULT_CA)
+        let ca = self.ca.as_deref();
+        ca.filter(|url| *url != ACME_TINY_DEFAULT_CA)
     }
 }
 
 /// A contact as the CA wants it (RFC 8555 §7.3): a URL, and a `mailto:` of one plain address.
-fn contact(contact: &str) -> Result<String, String> {
-    let url = match contact.contains(':') {
-        true => contact.to_owned(),
-        false => format!("mailto:{contact}"),
-    };
-    match url.strip_prefix("mailto:") {
-        Some("") => Err("the address is empty".to_owned()),
-        Some(address) if address.contains([',', '?']) => {
-            Err("one address each: write --contact a@example.org b@example.org".to_owned())
+fn contact(contact: &str) -> Result<String, &'static str> {
+    match contact.split_once(':').unwrap_or(("mailto", contact)) {
+        ("mailto", "") => Err("the address is empty"),
+        ("mailto", address) if address.contains([',', '?']) => {
+            Err("one address each: write --contact a@example.org b@example.org")
         }
-        _ => Ok(url),
+        (scheme, rest) => Ok(format!("{scheme}:{rest}")),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use log::{info, warn};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
@@ -37,15 +37,11 @@ impl Csr {
         let request = X509Req::from_pem(content).or_else(|_| X509Req::from_der(content));
         let request = request.ok();
         let request = request.with_context(|| input::unusable("CSR", content))?;
-        let key = request
-            .public_key()
-            .ok()
-            .context("the CSR's key is of an unknown kind")?;
-        let is_whole = request.verify(&key).unwrap_or(false);
-        ensure!(
-            is_whole,
-            "the CSR's signature does not verify, so the file is damaged"
-        );
+        let key = request.public_key().ok();
+        let key = key.context("the CSR's key is of an unknown kind")?;
+        if !request.verify(&key).unwrap_or(false) {
+            bail!("the CSR's signature does not verify, so the file is damaged");
+        }
         let identifiers = identifiers(&request)?;
         Ok(Csr {
             request,
@@ -77,17 +73,14 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     let (alternatives, mut names) = (subject_alternatives(request)?, Vec::new());
     for entry in request.subject_name().entries_by_nid(Nid::COMMONNAME) {
         let text = entry.data().to_string()?;
-        let name = text
-            .parse()
-            .map(Identifier::Ip)
-            .or_else(|_| dns_name(&text));
+        let address = text.parse().map(Identifier::Ip);
+        let name = address.or_else(|_| dns_name(&text));
         let is_dotted = text.contains('.') && matches!(name, Ok(Identifier::Dns(_)));
         match name {
             Ok(name) if alternatives.contains(&name) => names.push(name),
             Ok(name) if alternatives.is_empty() || is_dotted => {
-                warn!(
-                    "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
-                );
+                let told = "is the CSR's common name and no subject alternative name";
+                warn!("{name} {told}; some CAs (Let's Encrypt) refuse that");
                 names.push(name);
             }
             Err(reason) if alternatives.is_empty() || text.starts_with("*.") => return Err(reason),
@@ -96,15 +89,14 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     }
     names.extend(alternatives);
     let mut once = Vec::new();
-    names.into_iter().for_each(|name| {
+    for name in names {
         if !once.contains(&name) {
-            once.push(name)
+            once.push(name);
         }
-    });
-    ensure!(
-        !once.is_empty(),
-        "the CSR asks for no names, neither by common name nor by SAN"
-    );
+    }
+    if once.is_empty() {
+        bail!("the CSR asks for no names, neither by common name nor by SAN");
+    }
     Ok(once)
 }
 
@@ -119,27 +111,18 @@ fn subject_alternatives(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     // OpenSSL's bindings read SANs from certificates only, so they are put into one for a moment.
     let (mut carrier, mut count) = (X509::builder()?, 0);
     for extension in &extensions {
+        // The identifier comes first, after a tag and a length of up to five bytes.
         let der = extension.to_der()?;
-        let length = der
-            .get(1)
-            .map_or(0, |byte| usize::from(byte & 0x7f) * usize::from(byte >> 7));
-        if der
-            .get(2 + length..)
-            .is_some_and(|body| body.starts_with(SUBJECT_ALT_NAME))
-        {
+        let mut starts = der.windows(SUBJECT_ALT_NAME.len()).take(7);
+        if starts.any(|bytes| bytes == SUBJECT_ALT_NAME) {
             carrier.append_extension2(extension)?;
             count += 1;
         }
     }
-    ensure!(
-        count <= 1,
-        "the CSR has {count} subjectAltName extensions where one is allowed"
-    );
     let names = carrier.build().subject_alt_names();
-    ensure!(
-        count == 0 || names.is_some(),
-        "the CSR's subjectAltName extension is damaged"
-    );
+    if count > 0 && names.is_none() {
+        bail!("the CSR's subjectAltName extension is damaged, or there are {count} of it");
+    }
     let mut identifiers = Vec::new();
     for name in names.iter().flatten() {
         match identifier(name).context("the CSR asks for a name that is neither DNS name nor IP")? {
@@ -157,27 +140,21 @@ pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
     }
     let bytes = name.ipaddress()?;
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or(<[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
-        .map(Identifier::Ip)
+    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    Some(Identifier::Ip(v4.or(v6).ok()?))
 }
 
 /// A DNS name in lower case, if a certificate can be had for it by http-01.
 fn dns_name(name: &str) -> Result<Identifier> {
-    ensure!(
-        !name.starts_with("*."),
-        "the CSR asks for {name}, and http-01 cannot prove a wildcard"
-    );
+    if name.starts_with("*.") {
+        bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
+    }
     let is_ldh = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_ldh);
-    let is_numeric = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.parse::<u64>().is_ok());
-    let is_name = name.len() <= 253 && name.split('.').all(is_label) && !is_numeric;
-    ensure!(
-        is_name,
-        "the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)"
-    );
+    let last = name.split('.').next_back().unwrap_or_default();
+    let is_numeric = last.parse::<u64>().is_ok();
+    if name.len() > 253 || !name.split('.').all(is_label) || is_numeric {
+        bail!("the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)");
+    }
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
 }

@@ -40,9 +40,8 @@ impl Chain {
     /// Another key, a missing name, an end in the past, or a signature that is not its issuer's.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         let (leaf, ordered) = (self.leaf(), csr.identifiers());
-        let has_key = leaf
-            .public_key()
-            .is_ok_and(|key| key.public_eq(csr.public_key()));
+        let key = leaf.public_key();
+        let has_key = key.is_ok_and(|key| key.public_eq(csr.public_key()));
         ensure!(has_key, "the certificate is for another key than the CSR's");
         let names = names(leaf);
         if let Some(missing) = ordered.iter().find(|name| !names.contains(name)) {
@@ -50,39 +49,31 @@ impl Chain {
         }
         let (now, until) = (Asn1Time::days_from_now(0)?, leaf.not_after());
         let clock = format!("by this machine's clock it is {}", now.as_ref());
-        ensure!(
-            !self.is_expired(),
-            "the certificate ended at {until}; {clock}"
-        );
+        let is_over = self.is_expired();
+        ensure!(!is_over, "the certificate ended at {until}; {clock}");
 
         let by_name = |issuer: &&X509| is_same(issuer.subject_name(), leaf.issuer_name());
         let issuers = self.0[1..].iter().filter(by_name);
         let verdicts: Vec<_> = issuers.map(|issuer| is_signed_by(leaf, issuer)).collect();
-        if !verdicts.contains(&Some(true)) {
-            ensure!(
-                !verdicts.contains(&Some(false)),
-                "the certificate's signature is not its issuer's"
-            );
-            if !verdicts.is_empty() {
-                warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
-            }
+        let is_any = |verdict| verdicts.contains(&verdict);
+        if is_any(Some(false)) && !is_any(Some(true)) {
+            bail!("the certificate's signature is not its issuer's");
         }
-        if *leaf.not_before() > *now {
-            warn!(
-                "the certificate begins at {}; {clock}, is that right?",
-                leaf.not_before()
-            );
+        if is_any(None) && !is_any(Some(true)) {
+            warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
+        }
+        let from = leaf.not_before();
+        if *from > *now {
+            warn!("the certificate begins at {from}; {clock}, is that right?");
         }
         for extra in names.iter().filter(|name| !ordered.contains(name)) {
             warn!("the certificate is for {extra} too, which the CSR does not ask for");
         }
-        for pair in self
-            .0
-            .windows(2)
-            .filter(|pair| is_signed_by(&pair[0], &pair[1]) == Some(false))
-        {
+        for pair in self.0.windows(2) {
             let name = common_name(pair[0].subject_name());
-            warn!("the chain is out of order: `{name}` is not signed by the one after it");
+            if is_signed_by(&pair[0], &pair[1]) == Some(false) {
+                warn!("the chain is out of order: `{name}` is not signed by the one after it");
+            }
         }
         Ok(())
     }
@@ -92,10 +83,8 @@ impl Chain {
     /// # Errors
     /// OpenSSL's own.
     pub fn to_pem(&self) -> Result<String> {
-        let blocks = self.0.iter().map(|certificate| certificate.to_pem());
-        Ok(String::from_utf8(
-            blocks.collect::<Result<Vec<_>, _>>()?.concat(),
-        )?)
+        let blocks: Result<Vec<_>, _> = self.0.iter().map(|one| one.to_pem()).collect();
+        Ok(String::from_utf8(blocks?.concat())?)
     }
 
     /// One line on what was issued.
@@ -113,12 +102,9 @@ impl Chain {
 
     /// Whether a test CA issued it: Let's Encrypt's staging says so in its issuers' names.
     pub fn is_staging(&self) -> bool {
-        let mut parts = self.leaf().issuer_name().entries();
-        parts.any(|part| {
-            part.data()
-                .to_string()
-                .is_ok_and(|text| text.starts_with("(STAGING)"))
-        })
+        let parts = self.leaf().issuer_name().entries();
+        let mut texts = parts.filter_map(|part| part.data().to_string().ok());
+        texts.any(|text| text.starts_with("(STAGING)"))
     }
 
     fn leaf(&self) -> &X509Ref {
@@ -139,8 +125,7 @@ fn is_signed_by(certificate: &X509Ref, issuer: &X509Ref) -> Option<bool> {
     let left = ErrorStack::get();
     let errors = verified.as_ref().err().unwrap_or(&left).errors().iter();
     let mut reasons = errors.filter_map(|error| error.reason());
-    let is_unknown =
-        reasons.any(|reason| reason.contains("unknown") || reason.contains("unsupported"));
+    let is_unknown = reasons.any(|why| why.contains("unknown") || why.contains("unsupported"));
     (!is_unknown).then_some(verified.is_ok_and(|is_good| is_good))
 }
 
@@ -149,10 +134,7 @@ fn is_same(a: &X509NameRef, b: &X509NameRef) -> bool {
 }
 
 fn common_name(name: &X509NameRef) -> String {
-    let part = name
-        .entries_by_nid(Nid::COMMONNAME)
-        .next()
-        .or(name.entries().next());
-    part.and_then(|part| part.data().to_string().ok())
-        .unwrap_or("nobody".to_owned())
+    let mut parts = name.entries_by_nid(Nid::COMMONNAME).chain(name.entries());
+    let text = parts.next().and_then(|part| part.data().to_string().ok());
+    text.map_or("nobody".to_owned(), |text| text.to_string())
 }

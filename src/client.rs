@@ -20,12 +20,14 @@ use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
 use crate::account_key::AccountKey;
 use crate::failure::Failure;
 use crate::input;
-use crate::resources::{AcmeUrl, Directory, Problem, Token};
+use crate::resources::{AcmeUrl, Directory, Problem, is_base64url};
 use crate::tls::{Refused, TlsConnector};
 
 /// How long one request may take, and reaching the CA for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the download of an issued certificate may take after the deadline.
+const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 /// A timeout of none at all would mean that there is no bound.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
@@ -45,7 +47,7 @@ const MAX_POLL: Duration = Duration::from_secs(5);
 /// The longest that a CA's Retry-After can make a poll wait.
 const MAX_POLL_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Silence after which a wait says what it waits for.
-const NEWS: Duration = Duration::from_secs(10);
+const NEWS: Duration = Duration::from_secs(5);
 /// Client and HTTP library (RFC 8555 §6.1).
 pub const USER_AGENT: &str = concat!("getcrt/", env!("CARGO_PKG_VERSION"), " ureq/3.5");
 
@@ -56,7 +58,7 @@ pub struct Client<'a> {
     end: Instant,
     new_nonce: Option<AcmeUrl>,
     account: Option<AcmeUrl>,
-    nonces: Mutex<Vec<Token>>,
+    nonces: Mutex<Vec<String>>,
 }
 
 /// What the CA answered, read to its end.
@@ -204,8 +206,17 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Fetches the chain (§7.4.2). An issued certificate is not lost to a deadline that is just over.
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached within the grace.
+    pub fn download(&mut self, url: &AcmeUrl) -> Result<Vec<u8>> {
+        self.end = self.end.max(Instant::now() + DOWNLOAD_GRACE);
+        Ok(self.read(url)?.body)
+    }
+
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
-    fn nonce(&self) -> Result<Token> {
+    fn nonce(&self) -> Result<String> {
         if let Some(nonce) = self.nonces().pop() {
             return Ok(nonce);
         }
@@ -216,7 +227,7 @@ impl<'a> Client<'a> {
         nonce.with_context(|| format!("{url} gives no usable Replay-Nonce"))
     }
 
-    fn nonces(&self) -> MutexGuard<'_, Vec<Token>> {
+    fn nonces(&self) -> MutexGuard<'_, Vec<String>> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -243,6 +254,9 @@ impl<'a> Client<'a> {
     ) -> Result<Option<Reply>> {
         let (mut refused_nonces, mut backoff) = (0, FIRST_BACKOFF);
         loop {
+            if self.remaining().is_zero() {
+                bail!("no time left (--timeout) for {url}");
+            }
             let (mut failure, fate, asked) = match attempt()? {
                 Ok(reply) if reply.status < 300 => return Ok(Some(reply)),
                 Ok(reply) if reply.problem().is("badNonce") && refused_nonces < MAX_NONCE_TRIES => {
@@ -256,10 +270,6 @@ impl<'a> Client<'a> {
                 Ok(reply) => (reply.failure(), reply.fate(stop), reply.retry_after()),
                 Err(error) => explain(error),
             };
-            if fate == Fate::Unknown && stop == fate {
-                warn!("{url}: {failure}; looking at what became of it");
-                return Ok(None);
-            }
             let wait = jittered(backoff).max(asked.unwrap_or_default());
             if fate == Fate::Final || wait >= self.remaining() {
                 let back = asked.and_then(from_now);
@@ -267,9 +277,18 @@ impl<'a> Client<'a> {
                 failure.hint = failure.hint.or(hint);
                 return Err(Error::new(failure).context(url.to_string()));
             }
+            let is_open = fate == Fate::Unknown && stop == fate;
+            let then = if is_open {
+                "looking what became of it"
+            } else {
+                "trying again"
+            };
             let seconds = wait.as_secs_f32().ceil();
-            warn!("{url}: {failure}; trying again in {seconds} s");
+            warn!("{url}: {failure}; {then} in {seconds} s");
             sleep(wait);
+            if is_open {
+                return Ok(None);
+            }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
@@ -305,13 +324,15 @@ impl<'a> Client<'a> {
             body,
         };
         // §6.5.1: a nonce that is not base64url is ignored.
-        let nonce = reply.header("Replay-Nonce").map(str::to_owned);
-        let nonce = nonce.and_then(|nonce| Token::try_from(nonce).ok());
-        self.nonces().extend(nonce);
+        let nonce = reply
+            .header("Replay-Nonce")
+            .filter(|nonce| is_base64url(nonce));
+        self.nonces().extend(nonce.map(str::to_owned));
         Ok(reply)
     }
 
-    fn remaining(&self) -> Duration {
+    /// What is left until the deadline.
+    pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }
@@ -371,7 +392,9 @@ impl Reply {
     fn fate(&self, stop: Fate) -> Fate {
         match self.status {
             429 => Fate::Refused,
+            // The CA is at it already, so another request has come through.
             409 => stop,
+            _ if self.problem().is("orderNotReady") => stop,
             500.. => Fate::Unknown,
             _ => Fate::Final,
         }

@@ -14,6 +14,7 @@ use crate::csr::Csr;
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::output::Output;
+use crate::pass::side_by_side;
 use crate::resources::{
     AcmeUrl, Authorization, Challenge, Identifier, Order, Problem, Status, Verdict,
 };
@@ -73,7 +74,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
             let update = client.post(&account_url, &json!({"contact": contact}));
             reply = update.context("cannot update the contact details")?;
         }
-        tell_contact(contact, &reply)?;
+        tell_contact(contact, &reply);
     }
 
     info!("Creating new order...");
@@ -89,7 +90,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
     let claims = read_authorizations(&client, &csr, &order).with_context(in_order)?;
     let published = publish(&acme_dir, &account_key, &claims).with_context(in_order)?;
     if !options.disable_check {
-        self_check(&published, options.check_port).with_context(in_order)?;
+        self_check(&client, &published, options.check_port).with_context(in_order)?;
     }
     tell_the_ca(&client, &claims).with_context(in_order)?;
     await_verdicts(&client, &order_url, &claims).with_context(in_order)?;
@@ -102,8 +103,8 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     info!("Signing certificate...");
     let chain_url = finalize(&client, &order_url, &order, &csr).with_context(in_order)?;
-    let reply = client.read(&chain_url).with_context(in_order)?;
-    let chain = Chain::parse(&reply.body).with_context(in_order)?;
+    let pem = client.download(&chain_url).with_context(in_order)?;
+    let chain = Chain::parse(&pem).with_context(in_order)?;
     chain.check(&csr).with_context(in_order)?;
     output.write(&chain.to_pem()?).with_context(in_order)?;
     info!("{}", chain.summary());
@@ -133,14 +134,15 @@ fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<
         let theirs = list(theirs);
         bail!("the CA has made it an order for {theirs}, not the CSR's names");
     }
-    let mut authorizations = Vec::new();
-    for url in order.authorizations.iter().flatten() {
+    let urls = order.authorizations.as_deref().unwrap_or_default();
+    let mut authorizations = side_by_side(urls, |url| {
         let authorization: Authorization = client.read(url)?.json().context("authorization")?;
         let identifier = &authorization.identifier;
         let place = ours.iter().position(|i| i == identifier);
-        ensure!(place.is_some(), "{identifier} is not in the CSR");
-        authorizations.push((place, url, authorization));
-    }
+        let place =
+            place.with_context(|| format!("the CA asks about {identifier}, not in the CSR"))?;
+        Ok((place, url, authorization))
+    })?;
     authorizations.sort_by_key(|(place, ..)| *place);
 
     let (mut claims, mut failed) = (Vec::new(), Vec::new());
@@ -177,15 +179,23 @@ fn publish<'a>(dir: &AcmeDir, key: &AccountKey, claims: &'a [Claim]) -> Result<V
 }
 
 /// Looks whether all challenge files are served, before an attempt is spent at the CA.
-fn self_check(published: &[Published], port: u16) -> Result<()> {
-    let (mut wrong, mut hint) = (Vec::new(), None);
-    for (claim, file, key_authorization) in published {
+fn self_check(client: &Client, published: &[Published], port: u16) -> Result<()> {
+    let findings = side_by_side(published, |(claim, file, key_authorization)| {
         let host = format!("{}:{port}", claim.identifier.url_host());
         let (host, token) = (host.trim_end_matches(":80"), claim.challenge.token.as_str());
         let url = format!("http://{host}/.well-known/acme-challenge/{token}");
-        let path = file.path().display();
-        let told = format!("Wrote file to {path}, but couldn't download {url}");
-        match self_check::look(&url, port, key_authorization)? {
+        let told = format!(
+            "Wrote file to {}, but couldn't download {url}",
+            file.path().display()
+        );
+        Ok((
+            told,
+            self_check::look(&url, port, key_authorization, client.remaining())?,
+        ))
+    })?;
+    let (mut wrong, mut hint) = (Vec::new(), None);
+    for ((claim, ..), (told, finding)) in published.iter().zip(findings) {
+        match finding {
             Finding::Right => {}
             Finding::Wrong(seen, cause) => {
                 hint = hint.or(cause.map(str::to_owned));
@@ -204,14 +214,14 @@ fn self_check(published: &[Published], port: u16) -> Result<()> {
     bail!(Failure::new(line).below(wrong).hint(hint))
 }
 
-/// Tells the CA to look at all challenge files (§7.5.1).
+/// Tells the CA to look at all challenge files (§7.5.1), but for those that it is looking at.
 fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
-    for claim in claims {
+    side_by_side(claims, |claim| {
         let (name, url) = (&claim.identifier, &claim.challenge.url);
         let failed = || format!("Challenge did not pass for {name}");
         let tell = || client.post_once(url, &json!({})).with_context(failed);
-        if tell()?.is_some() {
-            continue;
+        if claim.challenge.status != Status::Pending || tell()?.is_some() {
+            return Ok(());
         }
         // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
         let what = "the CA to take the challenge";
@@ -219,8 +229,8 @@ fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
             let challenge = reply.json::<Authorization>()?.http_01();
             let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
             Ok((!is_open || tell()?.is_some()).then_some(()))
-        })?;
-    }
+        })
+    })?;
     Ok(())
 }
 
@@ -257,8 +267,9 @@ fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Res
 /// that failed are given back, and those with an error that may pass.
 fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<(Problems, Problems)> {
     let (mut failed, mut erring) = (Vec::new(), Vec::new());
-    for claim in std::mem::take(open) {
-        let authorization: Authorization = client.read(&claim.authorization_url)?.json()?;
+    let read = |claim: &&Claim| client.read(&claim.authorization_url)?.json();
+    let authorizations: Vec<Authorization> = side_by_side(open, read)?;
+    for (claim, authorization) in std::mem::take(open).into_iter().zip(authorizations) {
         let identifier = claim.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("{identifier} verified!"),
@@ -289,7 +300,8 @@ fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> R
         }
         match (&order.status, &order.certificate) {
             (Status::Valid, Some(url)) => Ok(Some(url.clone())),
-            (Status::Ready | Status::Processing, _) => Ok(None),
+            // An order may lag behind its authorizations, and a CA behind itself.
+            (Status::Pending | Status::Ready | Status::Processing, _) => Ok(None),
             _ => bail!(order_failed(&order)),
         }
     })
@@ -317,8 +329,8 @@ fn key_shared() -> Failure {
 }
 
 /// §7.3: what the CA now knows; Let's Encrypt keeps it to itself.
-fn tell_contact(asked: &[String], reply: &Reply) -> Result<()> {
-    let account: Value = reply.json()?;
+fn tell_contact(asked: &[String], reply: &Reply) {
+    let account: Value = reply.json().unwrap_or_default();
     let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
     let is_confirmed = confirmed.is_some() || asked.is_empty();
     info!("Updated contact details:");
@@ -328,7 +340,6 @@ fn tell_contact(asked: &[String], reply: &Reply) -> Result<()> {
     if !is_confirmed {
         info!("(the CA did not confirm it)");
     }
-    Ok(())
 }
 
 /// A staging certificate is worth nothing to a browser, so none takes the place of one that is.

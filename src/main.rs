@@ -13,6 +13,7 @@ mod get_crt;
 mod input;
 mod options;
 mod output;
+mod pass;
 mod resources;
 mod self_check;
 mod temporary;

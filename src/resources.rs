@@ -190,7 +190,7 @@ pub struct Challenge {
     pub token: Token,
 }
 
-/// A word of base64url characters only, as tokens (§8.3) and nonces (§6.5.1) are: a safe file name.
+/// A challenge's token, of base64url characters only (§8.3): a safe file name.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct Token(String);
@@ -206,8 +206,7 @@ impl TryFrom<String> for Token {
     type Error = String;
 
     fn try_from(token: String) -> Result<Token, String> {
-        let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(is_base64url) {
+        if is_base64url(&token) && token.len() <= MAX_TOKEN {
             return Ok(Token(token));
         }
         Err(format!(
@@ -272,6 +271,12 @@ impl fmt::Display for Problem {
             offered => write!(f, "; it takes {}", excerpt(&offered.to_string())),
         }
     }
+}
+
+/// Whether `text` is of base64url's characters (RFC 4648 §5), of which there is at least one.
+pub fn is_base64url(text: &str) -> bool {
+    let is_one = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !text.is_empty() && text.bytes().all(is_one)
 }
 
 /// At most [`MAX_TEXT`] characters of `text`, and a sign where something was left out.

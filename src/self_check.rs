@@ -3,7 +3,7 @@
 //! up to ten redirects over http and https, no proxy, no trust needed in the certificate on the way.
 
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -43,17 +43,18 @@ pub enum Finding {
 ///
 /// # Errors
 /// OpenSSL cannot be set up. What the web server does wrong is a [`Finding`].
-pub fn look(url: &str, port: u16, key_authorization: &str) -> Result<Finding> {
-    let asked = Asked::default();
+pub fn look(url: &str, port: u16, wanted: &str, timeout: Duration) -> Result<Finding> {
+    let way = Way::default();
     let config = Agent::config_builder().proxy(None).user_agent(USER_AGENT);
     let config = config.max_redirects(0).max_redirects_will_error(false);
     let config = config.http_status_as_error(false).build();
     let connector = TcpConnector::default().chain(TlsConnector::trusting_anybody()?);
-    let agent = Agent::with_parts(config, connector, asked.clone());
-    let (wanted, started) = (key_authorization.as_bytes(), Instant::now());
+    let agent = Agent::with_parts(config, connector, way.clone());
+    let (wanted, started) = (wanted.as_bytes(), Instant::now());
     loop {
-        let mut way = String::new();
-        let answer = fetch(&agent, url, port, started + NAME_TIMEOUT, &mut way);
+        way.text().clear();
+        let end = started + NAME_TIMEOUT.min(timeout);
+        let answer = fetch(&agent, url, port, end, &way);
         let may_pass = match &answer {
             Ok((status, _)) => *status == 429 || *status >= 500,
             Err(error) => matches!(error.downcast_ref(), Some(Error::Io(io)) if is_closed(io)),
@@ -62,7 +63,7 @@ pub fn look(url: &str, port: u16, key_authorization: &str) -> Result<Finding> {
             sleep(PAUSE);
             continue;
         }
-        let way = asked.describe() + &way;
+        let way = way.text();
         return Ok(match answer {
             Ok((200, body)) if body.trim_ascii_end() == wanted => Finding::Right,
             Ok((status, body)) => {
@@ -78,7 +79,7 @@ pub fn look(url: &str, port: u16, key_authorization: &str) -> Result<Finding> {
 type Answer = (u16, Vec<u8>);
 
 /// The status and the beginning of the body that `url` leads to. `way` gets the redirects.
-fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &mut String) -> Result<Answer> {
+fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &Way) -> Result<Answer> {
     let mut uri: Uri = url.parse()?;
     for _ in 0..=MAX_REDIRECTS {
         let left = end.saturating_duration_since(Instant::now());
@@ -93,9 +94,12 @@ fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &mut String) ->
             return Ok((status, body));
         };
         let location = location.to_str()?;
-        *way += &format!("HTTP {status} to {location}: ");
+        way.add(&format!("HTTP {status} to {location}"));
         let is_followed = [301, 302, 307, 308].contains(&status);
         ensure!(is_followed, "validators do not follow HTTP {status}");
+        // `//host/path` keeps the scheme; the parser would take the host for a part of the path.
+        let scheme = uri.scheme_str().filter(|_| location.starts_with("//"));
+        let location = scheme.map_or(location.to_owned(), |scheme| format!("{scheme}:{location}"));
         let mut parts = location.parse::<Uri>()?.into_parts();
         parts.scheme = parts.scheme.or(uri.scheme().cloned());
         parts.authority = parts.authority.or(uri.authority().cloned());
@@ -125,36 +129,56 @@ fn cause(status: u16, has_extra: bool) -> Option<&'static str> {
 
 type Found = Result<ResolvedSocketAddrs, Error>;
 
-/// A resolver that puts IPv6 first, and remembers what it found.
+/// A resolver that gives the first address that takes a connection, IPv6 before IPv4, and writes
+/// down which way it went.
 #[derive(Clone, Debug, Default)]
-struct Asked(Arc<Mutex<Vec<IpAddr>>>);
+struct Way(Arc<Mutex<String>>);
 
-impl Asked {
-    /// The addresses that were tried, and what may explain that a CA elsewhere sees another server.
-    fn describe(&self) -> String {
-        let told = |address: &IpAddr| {
-            let is_private = match address {
-                IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-                IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
-            };
-            match is_private {
-                true => format!("{address} (private: the CA may reach another server): "),
-                false => format!("{address}: "),
-            }
-        };
-        self.addresses().iter().map(told).collect()
+impl Way {
+    fn add(&self, step: &str) {
+        *self.text() += &format!("{step}: ");
     }
 
-    fn addresses(&self) -> MutexGuard<'_, Vec<IpAddr>> {
+    fn text(&self) -> MutexGuard<'_, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Resolver for Asked {
+impl Resolver for Way {
     fn resolve(&self, uri: &Uri, config: &Config, time: NextTimeout) -> Found {
+        let end = Instant::now() + *time.after;
         let mut addresses = DefaultResolver::default().resolve(uri, config, time)?;
         addresses.sort_by_key(|address| address.is_ipv4());
-        *self.addresses() = addresses.iter().map(|address| address.ip()).collect();
-        Ok(addresses)
+        let mut failure = Error::HostNotFound;
+        for (index, address) in addresses.iter().enumerate() {
+            let left = end
+                .saturating_duration_since(Instant::now())
+                .max(MIN_TIMEOUT);
+            self.add(&describe(address.ip()));
+            match TcpStream::connect_timeout(address, left / (addresses.len() - index) as u32) {
+                Ok(_) => {
+                    let mut found = self.empty();
+                    found.push(*address);
+                    return Ok(found);
+                }
+                Err(error) => failure = Error::Io(error),
+            }
+            self.add("no connection");
+        }
+        Err(failure)
     }
+}
+
+/// An address, and what may explain that a CA elsewhere sees another server.
+fn describe(address: IpAddr) -> String {
+    let is_private = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    let note = if is_private {
+        " (private: the CA may reach another server)"
+    } else {
+        ""
+    };
+    format!("{address}{note}")
 }

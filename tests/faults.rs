@@ -149,24 +149,21 @@ fn an_honest_ca() {
     outcome
         .says("Found domains: a.test, b.test, c.test\n")
         .says("Verifying a.test...\nVerifying b.test...\nVerifying c.test...\n");
-    let wanted = [
-        "directory",
-        "newNonce",
-        "newAccount",
-        "newOrder",
-        "authorization",
-        "authorization",
-        "authorization",
-        "challenge",
-        "challenge",
-        "challenge",
-        "order",
-        "order",
-        "finalize",
-        "order",
-        "certificate",
-    ];
-    assert_eq!(stage.ca.requests(), wanted);
+    for (resource, count) in [
+        ("directory", 1),
+        ("newAccount", 1),
+        ("account", 0),
+        ("newOrder", 1),
+        ("authorization", 3),
+        ("challenge", 3),
+        ("order", 3),
+        ("finalize", 1),
+        ("certificate", 1),
+    ] {
+        assert_eq!(stage.ca.count(resource), count, "{resource}");
+    }
+    // One for the first request, and one more for each other name that is worked on at that time.
+    assert!(stage.ca.count("newNonce") <= 3, "{:?}", stage.ca.requests());
     assert_eq!(
         stage.ca.payload("newAccount"),
         json!({"termsOfServiceAgreed": true})
@@ -222,7 +219,7 @@ fn subproblems_and_hostile_words() {
         })
     });
     let outcome = stage.fails("cannot create the order: https://localhost:");
-    outcome.says("HTTP 403, no\\u{1b}[31m red\\r\\nerror: fake\\u{202e}txet\\u{0} (urn:ietf:params:acme:error:rejectedIdentifier)\n");
+    outcome.says("HTTP 403, no\\u{1b}[31m red\\r\\nerror: fake\\u{202e}txet\\0 (urn:ietf:params:acme:error:rejectedIdentifier)\n");
     outcome
         .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name\n");
 }
@@ -254,7 +251,9 @@ fn a_bad_nonce_without_a_nonce() {
     });
     stage.issues();
     assert_eq!(stage.ca.count("newOrder"), 8);
-    assert_eq!(stage.ca.count("newNonce"), 1 + 4);
+    // Four of the errors had none; two names more were worked on side by side.
+    let fetched = stage.ca.count("newNonce");
+    assert!((5..=7).contains(&fetched), "{fetched} nonces were fetched");
 }
 
 #[test]
@@ -387,7 +386,7 @@ fn identifiers_that_were_not_asked_for() {
             reply.edit(|a| a["identifier"] = in_authorization.clone())
         })
     });
-    stage_2.fails("stranger.test is to be proven, but not in the CSR");
+    stage_2.fails("the CA asks about stranger.test, not in the CSR");
     assert_eq!(stage_2.web.requests().len(), 0);
 }
 
@@ -657,7 +656,7 @@ fn redirects_of_signed_requests_are_not_followed() {
 fn bodies_without_end() {
     let flood = Wire::Endless(vec![b' '; 1 << 16], Duration::ZERO);
     let stage_1 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = flood.clone()));
-    stage_1.fails("the reply is longer than 1048576 bytes");
+    stage_1.fails("the response body is larger than request limit: 1048576");
     let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
     let stage_2 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = drip.clone()));
     stage_2.fails_within("3", "no answer in time");

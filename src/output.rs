@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail};
 use log::warn;
 
 use crate::failure::Failure;
@@ -35,8 +35,8 @@ impl Output {
     /// # Errors
     /// What is there is no regular file, or its directory or disk cannot take a new one.
     pub fn open(path: Option<&Path>) -> Result<Output> {
-        let open = |path: &Path| Replacement::prepare(path).with_context(|| shown(path));
-        Ok(Output(path.map(open).transpose()?))
+        let prepare = |path| Replacement::prepare(path).with_context(|| shown(path));
+        Ok(Output(path.map(prepare).transpose()?))
     }
 
     /// The content of the file that will be replaced, as it is now.
@@ -75,17 +75,12 @@ impl Replacement {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             metadata => Some(metadata?),
         };
-        let is_regular = old.as_ref().is_none_or(Metadata::is_file);
-        ensure!(
-            is_regular,
-            "this is no regular file; for stdout leave -o out"
-        );
+        if old.as_ref().is_some_and(|old| !old.is_file()) {
+            bail!("this is no regular file; for stdout leave -o out");
+        }
         let temporary = TemporaryFile::create_in(directory_of(&target));
         let temporary = temporary.context("no file can be made in its directory")?;
-        let reserved = temporary.file().write_all_at(&[0; RESERVE], 0);
-        reserved
-            .and_then(|()| temporary.file().sync_all())
-            .context("no room for a certificate")?;
+        fill(temporary.file(), &[0; RESERVE]).context("no room for a certificate")?;
         Ok(Replacement {
             target,
             old,
@@ -94,25 +89,16 @@ impl Replacement {
     }
 
     fn commit(self, pem: &str) -> Result<()> {
-        let (file, path) = (self.temporary.file(), self.temporary.path().to_owned());
-        let written = file.write_all_at(pem.as_bytes(), 0);
-        let written = written.and_then(|()| file.set_len(pem.len() as u64));
+        let (place, path) = (shown(&self.target), self.temporary.path().to_owned());
         self.keep_owner_and_mode();
-        written
-            .and_then(|()| file.sync_all())
-            .with_context(|| shown(&self.target))?;
+        fill(self.temporary.file(), pem.as_bytes()).with_context(|| place.clone())?;
 
-        let renamed = self
-            .temporary
-            .rename(&self.target)
-            .with_context(|| shown(&self.target));
+        let renamed = self.temporary.rename(&self.target);
+        let renamed = renamed.with_context(|| place.clone());
         renamed.with_context(|| format!("it is in {}", path.display()))?;
         let directory = File::open(directory_of(&self.target));
         if let Err(error) = directory.and_then(|directory| directory.sync_all()) {
-            warn!(
-                "{}, written, may not survive a power failure: {error}",
-                shown(&self.target)
-            );
+            warn!("{place}, written, may not survive a power failure: {error}");
         }
         Ok(())
     }
@@ -122,22 +108,24 @@ impl Replacement {
         let mode = self.old.as_ref().map_or(NEW_MODE, Metadata::mode);
         let owners = |metadata: &Metadata| (metadata.uid(), metadata.gid());
         let old = self.old.as_ref().map(owners);
-        let is_kept = old.is_none() || old == file.metadata().as_ref().map(owners).ok();
-        let (uid, gid) = old.unzip();
-        let owned = if is_kept {
-            Ok(())
-        } else {
-            fchown(file, uid, gid)
-        };
+        let new = file.metadata().as_ref().map(owners).ok();
+        // Where there is nothing to change, none of the two is given.
+        let (uid, gid) = old.filter(|_| old != new).unzip();
+        let owned = fchown(file, uid, gid);
         // The mode comes last, for a change of owner may take bits from it.
         let moded = file.set_permissions(Permissions::from_mode(mode));
         for error in [owned.err(), moded.err()].into_iter().flatten() {
-            warn!(
-                "{}: its owner, group or mode cannot be kept: {error}",
-                shown(&self.target)
-            );
+            let place = shown(&self.target);
+            warn!("{place}: its owner, group or mode cannot be kept: {error}");
         }
     }
+}
+
+/// Makes `content` all that the file holds, on the disk.
+fn fill(file: &File, content: &[u8]) -> io::Result<()> {
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
 }
 
 fn shown(path: &Path) -> String {
@@ -159,7 +147,6 @@ fn follow_links(path: &Path) -> Result<PathBuf> {
 }
 
 fn directory_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    let parent = path.parent().filter(|path| *path != Path::new(""));
+    parent.unwrap_or(Path::new("."))
 }

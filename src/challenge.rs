@@ -29,9 +29,8 @@ impl AcmeDir {
         let shown = || format!("--acme-dir {}", path.display());
         let metadata = fs::metadata(path).with_context(shown)?;
         ensure!(metadata.is_dir(), "{}: this is no directory", shown());
-        TemporaryFile::create_in(path)
-            .context("no file can be made in it")
-            .with_context(shown)?;
+        let trial = TemporaryFile::create_in(path).context("no file can be made in it");
+        trial.with_context(shown)?;
         Ok(AcmeDir(path.to_owned()))
     }
 
@@ -67,8 +66,7 @@ fn take_over(path: &Path, key_authorization: &str) -> Result<Option<TemporaryFil
         return Ok(None);
     };
     let limit = key_authorization.len() as u64;
-    let foreign =
-        "a foreign file has that name; look what it is, and remove it if nothing needs it";
+    let foreign = "a foreign file has that name: look what it is, remove it if nothing needs it";
     ensure!(metadata.is_file() && metadata.len() <= limit, foreign);
     // One that another user's run has completed need not be written.
     let writable = OpenOptions::new().read(true).write(true).open(path);
@@ -84,14 +82,10 @@ fn complete(file: &TemporaryFile, key_authorization: &str) -> io::Result<()> {
     if metadata.len() < key_authorization.len() as u64 {
         file.file().write_all_at(key_authorization.as_bytes(), 0)?;
     }
-    if metadata.permissions().mode() & 0o777 == 0o644 {
-        return Ok(());
-    }
-    if let Err(error) = file.file().set_permissions(Permissions::from_mode(0o644)) {
-        warn!(
-            "the web server may be unable to read {}: {error}",
-            file.path().display()
-        );
+    let (path, readable) = (file.path().display(), Permissions::from_mode(0o644));
+    let is_readable = metadata.permissions().mode() & 0o777 == 0o644;
+    if !is_readable && let Err(error) = file.file().set_permissions(readable) {
+        warn!("the web server may be unable to read {path}: {error}");
     }
     Ok(())
 }

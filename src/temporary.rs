@@ -32,12 +32,8 @@ impl TemporaryFile {
     pub fn create(path: PathBuf, mode: u32) -> io::Result<TemporaryFile> {
         let mut alive = alive();
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)?;
+        options.read(true).write(true).create_new(true).mode(mode);
+        let file = options.open(&path)?;
         // A file system without locks is one where every run is alone.
         let _ = file.try_lock_shared();
         Ok(TemporaryFile::listed(&mut alive, path, file))
@@ -48,10 +44,9 @@ impl TemporaryFile {
     /// # Errors
     /// The operating system's.
     pub fn create_in(directory: &Path) -> io::Result<TemporaryFile> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let name = format!(".getcrt-{}-{}", process::id(), now.as_nanos());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_nanos();
+        let name = format!(".getcrt-{}-{now}", process::id());
         TemporaryFile::create(directory.join(name), 0o600)
     }
 
@@ -117,9 +112,9 @@ pub fn clean_up_on_signals() -> io::Result<()> {
         for signal in signals.forever() {
             // The lock is held to the end, so that no file is made after this.
             let alive = alive();
-            alive
-                .iter()
-                .for_each(|entry| drop(remove(&entry.0, &entry.1)));
+            for entry in alive.iter() {
+                let _ = remove(&entry.0, &entry.1);
+            }
             let _ = emulate_default_handler(signal);
         }
     })?;
@@ -135,10 +130,9 @@ fn remove(path: &Path, file: &File) -> io::Result<()> {
     let _ = file.unlock();
     let is_shared = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
     if is_shared || !is_at(file, path) {
-        Ok(())
-    } else {
-        fs::remove_file(path)
+        return Ok(());
     }
+    fs::remove_file(path)
 }
 
 /// Whether `path` is this very file, and no link to it.
@@ -150,9 +144,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .unwrap_or_default();
-    u64::from_str_radix(mask.trim(), 16).unwrap_or(0) >> (signal - 1) & 1 == 1
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.unwrap_or_default().trim(), 16);
+    mask.unwrap_or(0) >> (signal - 1) & 1 == 1
 }

@@ -33,9 +33,9 @@ impl TryFrom<String> for AcmeUrl {
         if uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host() != Some("")) {
             return Ok(AcmeUrl(url));
         }
+        let url = excerpt(&url);
         Err(format!(
-            "`{}` is no https URL, and ACME is spoken over https only",
-            excerpt(&url)
+            "`{url}` is no https URL, and ACME is spoken over https only"
         ))
     }
 }
@@ -146,26 +146,26 @@ impl Authorization {
     /// # Errors
     /// The CA offers none, or one that lacks something or has a token that no file may bear.
     pub fn http_01(&self) -> Result<Challenge> {
-        let mut challenges = self.challenges.as_array().into_iter().flatten();
-        let challenge = challenges.find(|challenge| challenge["type"] == "http-01");
-        Ok(Challenge::deserialize(
-            challenge.context("the CA offers no http-01")?,
-        )?)
+        let challenge = self.challenges().find(|c| c["type"] == "http-01");
+        let challenge = challenge.context("the CA offers no http-01")?;
+        Ok(Challenge::deserialize(challenge)?)
     }
 
     /// What has come of it. An error may stand at any of the challenges (§8.2).
     pub fn verdict(&self) -> Verdict {
-        let challenges = || self.challenges.as_array().into_iter().flatten();
-        let problem = challenges()
-            .map(|c| Problem(c["error"].clone()))
-            .find(|p| !p.is_empty());
+        let mut problems = self.challenges().map(|c| Problem(c["error"].clone()));
+        let problem = problems.find(|problem| !problem.is_empty());
         // Some CAs leave the authorization pending when its challenge has failed.
-        let has_failed = challenges().any(|c| c["type"] == "http-01" && c["status"] == "invalid");
+        let has_failed = |c: &Value| c["type"] == "http-01" && c["status"] == "invalid";
         match self.status {
             Status::Valid => Verdict::Valid,
-            Status::Pending if !has_failed => Verdict::Open(problem),
+            Status::Pending if !self.challenges().any(has_failed) => Verdict::Open(problem),
             _ => Verdict::Failed(problem.unwrap_or_default()),
         }
+    }
+
+    fn challenges(&self) -> impl Iterator<Item = &Value> {
+        self.challenges.as_array().into_iter().flatten()
     }
 }
 
@@ -209,10 +209,8 @@ impl TryFrom<String> for Token {
         if is_base64url(&token) && token.len() <= MAX_TOKEN {
             return Ok(Token(token));
         }
-        Err(format!(
-            "`{}` is no token; no file is named after it",
-            excerpt(&token)
-        ))
+        let token = excerpt(&token);
+        Err(format!("`{token}` is no token; no file is named after it"))
     }
 }
 
@@ -228,16 +226,14 @@ impl Problem {
 
     /// Whether this is ACME's error `kind`, such as `badNonce`.
     pub fn is(&self, kind: &str) -> bool {
-        self.text("type")
-            .and_then(|t| t.strip_prefix("urn:ietf:params:acme:error:"))
-            == Some(kind)
+        let ours = self.text("type").unwrap_or_default();
+        ours.strip_prefix("urn:ietf:params:acme:error:") == Some(kind)
     }
 
     /// Whether nothing is said; `{}` is no problem document.
     pub fn is_empty(&self) -> bool {
-        ["type", "detail", "subproblems"]
-            .iter()
-            .all(|member| self.0[member].is_null())
+        let members = ["type", "detail", "subproblems"];
+        members.iter().all(|member| self.0[member].is_null())
     }
 
     /// A line for each subproblem, with its identifier (§6.7.1).
@@ -249,12 +245,8 @@ impl Problem {
                 None => problem.to_string(),
             }
         };
-        self.0["subproblems"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(line)
-            .collect()
+        let subproblems = self.0["subproblems"].as_array();
+        subproblems.into_iter().flatten().map(line).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::account_key::AccountKey;
 use crate::failure::Failure;
 use crate::input;
 use crate::resources::{AcmeUrl, Directory, Problem, is_base64url};
-use crate::tls::{Refused, TlsConnector};
+use crate::tls::TlsConnector;
 
 /// How long one request may take, and reaching the CA for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -412,18 +412,20 @@ impl Reply {
 
 /// A failure below HTTP.
 fn explain(error: ureq::Error) -> (Failure, Fate, Option<Duration>) {
-    let mut hint = None;
-    let (line, fate) = match error {
-        ureq::Error::Other(inner) => {
-            hint = inner.downcast_ref::<Refused>().and_then(Refused::hint);
-            (inner.to_string(), Fate::Final)
+    let (failure, fate) = match error {
+        ureq::Error::Other(inner) => match inner.downcast() {
+            Ok(failure) => (*failure, Fate::Final),
+            Err(inner) => (Failure::new(inner.to_string()), Fate::Final),
+        },
+        ureq::Error::BodyExceedsLimit(_) => (Failure::new(error.to_string()), Fate::Final),
+        ureq::Error::Io(io) => {
+            let line = format!("the connection failed: {io}");
+            (Failure::new(line), Fate::Unknown)
         }
-        ureq::Error::BodyExceedsLimit(_) => (error.to_string(), Fate::Final),
-        ureq::Error::Timeout(_) => ("no answer in time".to_owned(), Fate::Unknown),
-        ureq::Error::Io(io) => (format!("the connection failed: {io}"), Fate::Unknown),
-        error => (error.to_string(), Fate::Unknown),
+        ureq::Error::Timeout(_) => (Failure::new("no answer in time"), Fate::Unknown),
+        error => (Failure::new(error.to_string()), Fate::Unknown),
     };
-    (Failure::new(line).hint(hint), fate, None)
+    (failure, fate, None)
 }
 
 /// The moment `wait` from now, as a person reads it.

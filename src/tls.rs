@@ -5,14 +5,21 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result, ensure};
 use openssl::error::ErrorStack;
-use openssl::ssl::SslVerifyMode;
-use openssl::ssl::{self, ErrorCode, HandshakeError, SslConnector, SslMethod, SslStream};
+use openssl::ssl::{self, ErrorCode, HandshakeError};
+use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
 use openssl::x509::{X509, X509VerifyResult};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers};
 use ureq::unversioned::transport::{NextTimeout, Transport, TransportAdapter};
 
+use crate::failure::Failure;
+
+/// The cure where the chain leads to a root that is not known here.
+const NAME_THE_ROOT: &str =
+    "for a private CA, name its root with --ca-bundle; else install ca-certificates";
+
 /// Puts TLS over the connection that the connector before it in ureq's chain has made.
+#[derive(Debug)]
 pub struct TlsConnector(SslConnector);
 
 impl TlsConnector {
@@ -45,44 +52,29 @@ impl TlsConnector {
     }
 }
 
+type Connected = Result<Option<Box<dyn Transport>>, Error>;
+
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Box<dyn Transport>;
 
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Box<dyn Transport>>, Error> {
-        let Some(transport) = chained else {
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Connected {
+        let Some(transport) = chained.map(Transport::boxed) else {
             return Ok(None);
         };
         if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Box::new(transport)));
+            return Ok(Some(transport));
         }
-        let mut adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
+        let mut adapter = TransportAdapter::new(transport, details.current_time.clone());
         adapter.set_timeout(details.timeout);
         let mut tls = self.0.configure().map_err(|errors| from_openssl(&errors))?;
         tls.set_verify_hostname(self.0.context().verify_mode() != SslVerifyMode::NONE);
         let host = details.uri.host().unwrap_or_default();
-        let stream = tls
-            .connect(host.trim_matches(['[', ']']), adapter)
-            .map_err(|error| match error {
-                HandshakeError::SetupFailure(errors) => from_openssl(&errors),
-                HandshakeError::Failure(middle) | HandshakeError::WouldBlock(middle) => {
-                    match middle.ssl().verify_result() {
-                        X509VerifyResult::OK => from_ssl(middle.into_error()),
-                        reason => Error::Other(Box::new(Refused::Certificate(reason))),
-                    }
-                }
-            })?;
-        let (input, output) = (
-            details.config.input_buffer_size(),
-            details.config.output_buffer_size(),
-        );
-        Ok(Some(Box::new(TlsTransport {
-            buffers: LazyBuffers::new(input, output),
-            stream,
-        })))
+        let stream = tls.connect(host.trim_matches(['[', ']']), adapter);
+        let stream = stream.map_err(from_handshake)?;
+        let config = details.config;
+        let (input, output) = (config.input_buffer_size(), config.output_buffer_size());
+        let buffers = LazyBuffers::new(input, output);
+        Ok(Some(Box::new(TlsTransport { buffers, stream })))
     }
 }
 
@@ -120,71 +112,57 @@ impl Transport for TlsTransport {
     }
 }
 
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
-
 impl fmt::Debug for TlsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsTransport")
     }
 }
 
-/// Why there is no TLS with a server; another try would end the same way.
-#[derive(Debug)]
-pub enum Refused {
-    /// Its certificate is not trusted.
-    Certificate(X509VerifyResult),
-    /// It does not speak TLS as we do, in OpenSSL's words.
-    Protocol(&'static str),
-}
-
-impl Refused {
-    /// What the user can do about it, if anything.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Refused::Certificate(reason) if [9, 10].contains(&reason.as_raw()) => {
-                "is the clock of this machine right?"
+fn from_handshake<S>(error: HandshakeError<S>) -> Error {
+    match error {
+        HandshakeError::SetupFailure(errors) => from_openssl(&errors),
+        HandshakeError::Failure(half) | HandshakeError::WouldBlock(half) => {
+            match half.ssl().verify_result() {
+                X509VerifyResult::OK => from_ssl(half.into_error()),
+                reason => distrusted(reason),
             }
-            Refused::Certificate(reason) if (18..=21).contains(&reason.as_raw()) => {
-                "for a private CA, name its root with --ca-bundle; else install ca-certificates"
-            }
-            Refused::Protocol("wrong version number") => "is this the port where it speaks https?",
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refused::Certificate(reason) => write!(f, "its TLS certificate is refused: {reason}"),
-            Refused::Protocol(reason) => write!(f, "no TLS with it: {reason}"),
         }
     }
 }
-
-impl std::error::Error for Refused {}
 
 /// The error below TLS (a timeout, a reset) where there is one, for it says more than OpenSSL can.
 fn from_ssl(error: ssl::Error) -> Error {
     match error.ssl_error() {
         Some(errors) => from_openssl(errors),
-        None => error
-            .into_io_error()
-            .unwrap_or(ErrorKind::UnexpectedEof.into())
-            .into(),
+        None => {
+            let lower = error.into_io_error();
+            lower.unwrap_or(ErrorKind::UnexpectedEof.into()).into()
+        }
     }
 }
 
 fn from_openssl(errors: &ErrorStack) -> Error {
-    match errors.errors().first().and_then(|error| error.reason()) {
-        Some("unexpected eof while reading") => Error::Io(ErrorKind::UnexpectedEof.into()),
-        reason => Error::Other(Box::new(Refused::Protocol(
-            reason.unwrap_or("no reason given"),
-        ))),
-    }
+    let reason = errors.errors().first().and_then(|error| error.reason());
+    let hint = match reason {
+        Some("unexpected eof while reading") => return Error::Io(ErrorKind::UnexpectedEof.into()),
+        Some("wrong version number") => Some("is this the port where it speaks https?"),
+        _ => None,
+    };
+    let reason = reason.unwrap_or("no reason given");
+    refused(format!("no TLS with it: {reason}"), hint)
+}
+
+fn distrusted(reason: X509VerifyResult) -> Error {
+    let hint = match reason.as_raw() {
+        9 | 10 => Some("is the clock of this machine right?"),
+        18..=21 => Some(NAME_THE_ROOT),
+        _ => None,
+    };
+    refused(format!("its TLS certificate is refused: {reason}"), hint)
+}
+
+/// Why there is no TLS with a server; another try would end the same way.
+fn refused(line: String, hint: Option<&str>) -> Error {
+    let failure = Failure::new(line).hint(hint.map(str::to_owned));
+    Error::Other(Box::new(failure))
 }

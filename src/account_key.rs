@@ -53,7 +53,7 @@ impl AccountKey {
         if is_encrypted {
             let line = "this key is encrypted, and no passphrase is ever asked for";
             let hint = "decrypt it with `openssl pkey -in KEY -out PLAINKEY`";
-            bail!(Failure::new(line).hint(hint.to_owned()));
+            bail!(Failure::new(line).hint(Some(hint)));
         }
         let key = key.ok();
         let key = key.with_context(|| input::unusable("private key", pem))?;

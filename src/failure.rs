@@ -23,9 +23,9 @@ impl Failure {
         }
     }
 
-    /// Adds the cure.
-    pub fn hint(mut self, hint: impl Into<Option<String>>) -> Failure {
-        self.hint = hint.into();
+    /// Adds the cure, where there is one.
+    pub fn hint(mut self, hint: Option<impl Into<String>>) -> Failure {
+        self.hint = hint.map(Into::into);
         self
     }
 

@@ -198,7 +198,7 @@ fn self_check(client: &Client, published: &[Published], port: u16) -> Result<()>
         match finding {
             Finding::Right => {}
             Finding::Wrong(seen, cause) => {
-                hint = hint.or(cause.map(str::to_owned));
+                hint = hint.or(cause);
                 wrong.push(format!("{}: {told}: {seen}", claim.identifier));
             }
             Finding::Unclear(seen) => {
@@ -324,8 +324,9 @@ fn order_failed(order: &Order) -> Failure {
 }
 
 fn key_shared() -> Failure {
-    Failure::new("CSR contains a public key for a known account, namely the account key's own")
-        .hint("the certificate needs a key of its own: make one, and the CSR with it".to_owned())
+    let line = "CSR contains a public key for a known account, namely the account key's own";
+    let hint = "the certificate needs a key of its own: make one, and the CSR with it";
+    Failure::new(line).hint(Some(hint))
 }
 
 /// §7.3: what the CA now knows; Let's Encrypt keeps it to itself.

@@ -55,7 +55,7 @@ impl Output {
         };
         result.map_err(|error| {
             let line = format!("the certificate was issued, but cannot be written: {error:#}");
-            let mut failure = Failure::new(line).hint("it follows, to be copied".to_owned());
+            let mut failure = Failure::new(line).hint(Some("it follows, to be copied"));
             failure.rescued = Some(pem.to_owned());
             Error::new(failure)
         })

@@ -163,6 +163,5 @@ fn distrusted(reason: X509VerifyResult) -> Error {
 
 /// Why there is no TLS with a server; another try would end the same way.
 fn refused(line: String, hint: Option<&str>) -> Error {
-    let failure = Failure::new(line).hint(hint.map(str::to_owned));
-    Error::Other(Box::new(failure))
+    Error::Other(Box::new(Failure::new(line).hint(hint)))
 }

@@ -24,7 +24,8 @@ use crate::input;
 /// The private key of an account at the CA, and how it signs (RFC 7518 §3, RFC 8037).
 pub struct AccountKey {
     key: PKey<Private>,
-    jwk: Value,
+    /// The public half (RFC 7517), with the members of the thumbprint only.
+    pub jwk: Value,
     algorithm: &'static str,
     digest: Option<MessageDigest>,
 }
@@ -96,11 +97,6 @@ impl AccountKey {
             algorithm,
             digest,
         })
-    }
-
-    /// The public half (RFC 7517), with the members of the thumbprint only.
-    pub fn jwk(&self) -> &Value {
-        &self.jwk
     }
 
     /// What the file for `token` holds (RFC 8555 §8.1): the token, a dot, and this key's thumbprint.

@@ -39,9 +39,9 @@ impl Chain {
     /// # Errors
     /// Another key, a missing name, an end in the past, or a signature that is not its issuer's.
     pub fn check(&self, csr: &Csr) -> Result<()> {
-        let (leaf, ordered) = (self.leaf(), csr.identifiers());
+        let (leaf, ordered) = (self.leaf(), &csr.identifiers);
         let key = leaf.public_key();
-        let has_key = key.is_ok_and(|key| key.public_eq(csr.public_key()));
+        let has_key = key.is_ok_and(|key| key.public_eq(&csr.key));
         ensure!(has_key, "the certificate is for another key than the CSR's");
         let names = names(leaf);
         if let Some(missing) = ordered.iter().find(|name| !names.contains(name)) {

@@ -298,7 +298,7 @@ impl<'a> Client<'a> {
         // §6.2: the key itself in newAccount, the account's URL everywhere else.
         match &self.account {
             Some(account) => protected["kid"] = json!(account),
-            None => protected["jwk"] = self.key.jwk().clone(),
+            None => protected["jwk"] = self.key.jwk.clone(),
         }
         let jws = self.key.sign(protected, payload);
         let jws = jws.context("cannot sign with the account key")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use log::{info, warn};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, PKeyRef, Public};
+use openssl::pkey::{PKey, Public};
 use openssl::x509::{GeneralNameRef, X509, X509Req, X509ReqRef};
 
 use crate::input;
@@ -19,8 +19,10 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
 /// A CSR that verifies, and the names it asks for.
 pub struct Csr {
     request: X509Req,
-    key: PKey<Public>,
-    identifiers: Vec<Identifier>,
+    /// The key that the certificate will be for.
+    pub key: PKey<Public>,
+    /// The names: the common name first where it counts, then the SANs in their order, each once.
+    pub identifiers: Vec<Identifier>,
 }
 
 impl Csr {
@@ -48,16 +50,6 @@ impl Csr {
             key,
             identifiers,
         })
-    }
-
-    /// The names: the common name first where it counts, then the SANs in their order, each once.
-    pub fn identifiers(&self) -> &[Identifier] {
-        &self.identifiers
-    }
-
-    /// The key that the certificate will be for.
-    pub fn public_key(&self) -> &PKeyRef<Public> {
-        &self.key
     }
 
     /// The request as the CA gets it (RFC 8555 §7.4).

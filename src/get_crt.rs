@@ -37,8 +37,8 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     info!("Parsing CSR...");
     let csr = Csr::read(&options.csr)?;
-    ensure!(!account_key.has_public_half(csr.public_key()), key_shared());
-    info!("Found domains: {}", list(csr.identifiers()));
+    ensure!(!account_key.has_public_half(&csr.key), key_shared());
+    info!("Found domains: {}", list(&csr.identifiers));
 
     // What would fail at the end is found out now, before anything is asked of the CA.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
@@ -78,7 +78,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
     }
 
     info!("Creating new order...");
-    let payload = json!({"identifiers": csr.identifiers()});
+    let payload = json!({"identifiers": csr.identifiers});
     let reply = client.post(&directory.new_order, &payload);
     let reply = reply.context("cannot create the order")?;
     let order_url = reply.location().context("cannot create the order")?;
@@ -128,7 +128,7 @@ type Problems = Vec<(Identifier, Problem)>;
 /// Reads all authorizations of the order; the claims come in the order of the CSR (§7.1.3: the CA
 /// gives them in any order).
 fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<Claim>> {
-    let ours = csr.identifiers();
+    let ours = &csr.identifiers;
     let theirs = order.identifiers.as_deref().unwrap_or(ours);
     if theirs.len() != ours.len() || !theirs.iter().all(|i| ours.contains(i)) {
         let theirs = list(theirs);

@@ -91,10 +91,9 @@ impl Options {
     pub fn from_command_line() -> Options {
         let options = Options::parse();
         if options.ca().is_some() && (options.staging || options.directory_url.is_some()) {
-            let other = if options.staging {
-                "--staging"
-            } else {
-                "--directory-url"
+            let other = match options.staging {
+                true => "--staging",
+                false => "--directory-url",
             };
             let message = format!("the argument '--ca <URL>' cannot be used with '{other}'");
             Options::command().error(ArgumentConflict, message).exit();

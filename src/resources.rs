@@ -34,9 +34,8 @@ impl TryFrom<String> for AcmeUrl {
             return Ok(AcmeUrl(url));
         }
         let url = excerpt(&url);
-        Err(format!(
-            "`{url}` is no https URL, and ACME is spoken over https only"
-        ))
+        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
+        Err(told)
     }
 }
 

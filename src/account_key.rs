@@ -166,10 +166,7 @@ mod tests {
     fn the_vector_of_rfc_8037() {
         let d = decode(&json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"));
         let key = account_key(PKey::private_key_from_raw_bytes(&d, Id::ED25519).unwrap());
-        assert_eq!(
-            key.jwk()["x"],
-            "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
-        );
+        assert_eq!(key.jwk["x"], "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
         let file = key.key_authorization("token");
         assert_eq!(file, "token.kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         let jws = key.sign(json!({}), "Example of Ed25519 signing").unwrap();

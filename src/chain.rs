@@ -33,6 +33,12 @@ impl Chain {
         Ok(Chain(certificates))
     }
 
+    /// The certificates in a file of the user's, which may hold other things too.
+    pub fn of_file(pem: &[u8]) -> Option<Chain> {
+        let certificates = X509::stack_from_pem(pem).ok();
+        certificates.filter(|found| !found.is_empty()).map(Chain)
+    }
+
     /// Looks whether the chain is for the CSR and holds together. What would make it useless is an
     /// error; all else is a warning, for an issued certificate is not to be thrown away lightly.
     ///

@@ -42,8 +42,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     // What would fail at the end is found out now, before anything is asked of the CA.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
-    let output = Output::open(options.output.as_deref())?;
-    refuse_staging_over_production(options, &output)?;
+    let output = Output::open(options)?;
 
     info!("Getting directory...");
     let timeout = Duration::from_secs(options.timeout);
@@ -285,7 +284,7 @@ fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<(Problems, Prob
 
 /// Sends the CSR to the ready order (§7.4), once, and waits until the certificate is there.
 fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> Result<AcmeUrl> {
-    let url = order.finalize.as_ref().context("it has no finalize URL")?;
+    let url = &order.finalize_url()?;
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let mut is_sent = false;
     client.poll(order_url, "the CA to issue the certificate", |reply| {
@@ -298,10 +297,10 @@ fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> R
             (*reply, is_sent) = (told, true);
             order = reply.json()?;
         }
-        match (&order.status, &order.certificate) {
-            (Status::Valid, Some(url)) => Ok(Some(url.clone())),
+        match order.status {
+            Status::Valid => Ok(Some(order.certificate_url()?)),
             // An order may lag behind its authorizations, and a CA behind itself.
-            (Status::Pending | Status::Ready | Status::Processing, _) => Ok(None),
+            Status::Pending | Status::Ready | Status::Processing => Ok(None),
             _ => bail!(order_failed(&order)),
         }
     })
@@ -341,15 +340,6 @@ fn tell_contact(asked: &[String], reply: &Reply) {
     if !is_confirmed {
         info!("(the CA did not confirm it)");
     }
-}
-
-/// A staging certificate is worth nothing to a browser, so none takes the place of one that is.
-fn refuse_staging_over_production(options: &Options, output: &Output) -> Result<()> {
-    let current = output.current().and_then(|pem| Chain::parse(&pem).ok());
-    let is_precious = current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
-    let line = "--staging would replace the valid certificate at --output by one nobody trusts";
-    ensure!(!options.staging || !is_precious, line);
-    Ok(())
 }
 
 fn list<'a>(identifiers: impl IntoIterator<Item = &'a Identifier>) -> String {

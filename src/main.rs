@@ -76,9 +76,17 @@ fn report(error: &Error) -> ExitCode {
 /// `text` with everything made visible that could move the cursor, colour the screen, break the line
 /// or turn the direction of reading: a CA's words are shown, never obeyed.
 fn printable(text: &str) -> String {
-    let shown = |c: char| match c {
-        '"' | '\'' | '\\' => c.to_string(),
-        _ => c.escape_debug().to_string(),
+    let is_hidden = |c: &char| match c {
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => true,
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
+    };
+    let shown = |c: char| {
+        if is_hidden(&c) {
+            c.escape_debug().to_string()
+        } else {
+            c.into()
+        }
     };
     text.chars().map(shown).collect()
 }

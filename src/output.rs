@@ -2,13 +2,16 @@
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use log::warn;
 
+use crate::chain::Chain;
 use crate::failure::Failure;
+use crate::options::Options;
 use crate::temporary::TemporaryFile;
 
 /// Longest chain of symlinks that is followed, as in Linux.
@@ -30,18 +33,20 @@ struct Replacement {
 }
 
 impl Output {
-    /// Prepares the place: with a path, the temporary file is made and its space taken.
+    /// Prepares the place: for a file, the temporary one is made and its space taken.
     ///
     /// # Errors
-    /// What is there is no regular file, or its directory or disk cannot take a new one.
-    pub fn open(path: Option<&Path>) -> Result<Output> {
-        let prepare = |path| Replacement::prepare(path).with_context(|| shown(path));
-        Ok(Output(path.map(prepare).transpose()?))
-    }
-
-    /// The content of the file that will be replaced, as it is now.
-    pub fn current(&self) -> Option<Vec<u8>> {
-        fs::read(&self.0.as_ref()?.target).ok()
+    /// Stdout is closed, what is there is no regular file, its directory or disk cannot take a new
+    /// one, or it holds a certificate that is worth more than the new one would be.
+    pub fn open(options: &Options) -> Result<Output> {
+        let Some(path) = &options.output else {
+            let is_lost = is_stdout_closed() && !options.dry_run;
+            ensure!(!is_lost, "stdout is closed; name a file with -o");
+            return Ok(Output(None));
+        };
+        let replaces = options.staging && !options.dry_run;
+        let replacement = Replacement::prepare(path, replaces).with_context(|| shown(path))?;
+        Ok(Output(Some(replacement)))
     }
 
     /// Delivers the chain.
@@ -63,13 +68,21 @@ impl Output {
 }
 
 fn to_stdout(pem: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(pem.as_bytes())?;
-    stdout.flush()
+    // Not by std's own handle, for which a descriptor that cannot be written is written well.
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    File::from(stdout).write_all(pem.as_bytes())
+}
+
+/// Where stdout is closed std has opened /dev/null in its place, for reading too.
+fn is_stdout_closed() -> bool {
+    let info = fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
+    is_null && flags.is_some_and(|flags| flags.ends_with('2'))
 }
 
 impl Replacement {
-    fn prepare(path: &Path) -> Result<Replacement> {
+    fn prepare(path: &Path, by_staging: bool) -> Result<Replacement> {
         let target = follow_links(path)?;
         let old = match fs::metadata(&target) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -77,6 +90,15 @@ impl Replacement {
         };
         if old.as_ref().is_some_and(|old| !old.is_file()) {
             bail!("this is no regular file; for stdout leave -o out");
+        }
+        if by_staging && old.is_some() {
+            let current = Chain::of_file(&fs::read(&target)?);
+            let is_precious =
+                current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
+            ensure!(
+                !is_precious,
+                "--staging would replace a valid certificate by one nobody trusts"
+            );
         }
         let temporary = TemporaryFile::create_in(directory_of(&target));
         let temporary = temporary.context("no file can be made in its directory")?;
@@ -112,6 +134,8 @@ impl Replacement {
         // Where there is nothing to change, none of the two is given.
         let (uid, gid) = old.filter(|_| old != new).unzip();
         let owned = fchown(file, uid, gid);
+        // A group of one's own can be given even where the owner cannot.
+        let owned = owned.or_else(|error| fchown(file, None, gid).and(Err(error)));
         // The mode comes last, for a change of owner may take bits from it.
         let moded = file.set_permissions(Permissions::from_mode(mode));
         for error in [owned.err(), moded.err()].into_iter().flatten() {

@@ -119,13 +119,31 @@ pub struct Order {
     pub identifiers: Option<Vec<Identifier>>,
     /// One for each identifier, in no particular order.
     pub authorizations: Option<Vec<AcmeUrl>>,
-    /// Where the CSR goes; some CAs tell it in the first reply only.
-    pub finalize: Option<AcmeUrl>,
-    /// Where the chain is, once the order is valid.
-    pub certificate: Option<AcmeUrl>,
+    #[serde(default)]
+    finalize: Value,
+    #[serde(default)]
+    certificate: Value,
     /// Why the order failed.
     #[serde(default)]
     pub error: Problem,
+}
+
+impl Order {
+    /// Where the CSR goes; some CAs tell it in the first reply only.
+    ///
+    /// # Errors
+    /// There is none, or it is no https URL.
+    pub fn finalize_url(&self) -> Result<AcmeUrl> {
+        AcmeUrl::deserialize(&self.finalize).context("no finalize URL")
+    }
+
+    /// Where the chain is, once the order is valid.
+    ///
+    /// # Errors
+    /// There is none, or it is no https URL.
+    pub fn certificate_url(&self) -> Result<AcmeUrl> {
+        AcmeUrl::deserialize(&self.certificate).context("no certificate URL")
+    }
 }
 
 /// The CA's view of whether the account may have certificates for one identifier (§7.1.4).

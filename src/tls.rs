@@ -67,10 +67,11 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let mut adapter = TransportAdapter::new(transport, details.current_time.clone());
         adapter.set_timeout(details.timeout);
         let mut tls = self.0.configure().map_err(|errors| from_openssl(&errors))?;
-        tls.set_verify_hostname(self.0.context().verify_mode() != SslVerifyMode::NONE);
+        let is_verifying = self.0.context().verify_mode() != SslVerifyMode::NONE;
+        tls.set_verify_hostname(is_verifying);
         let host = details.uri.host().unwrap_or_default();
         let stream = tls.connect(host.trim_matches(['[', ']']), adapter);
-        let stream = stream.map_err(from_handshake)?;
+        let stream = stream.map_err(|error| from_handshake(error, is_verifying))?;
         let config = details.config;
         let (input, output) = (config.input_buffer_size(), config.output_buffer_size());
         let buffers = LazyBuffers::new(input, output);
@@ -118,13 +119,13 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-fn from_handshake<S>(error: HandshakeError<S>) -> Error {
+fn from_handshake<S>(error: HandshakeError<S>, is_verifying: bool) -> Error {
     match error {
         HandshakeError::SetupFailure(errors) => from_openssl(&errors),
         HandshakeError::Failure(half) | HandshakeError::WouldBlock(half) => {
             match half.ssl().verify_result() {
-                X509VerifyResult::OK => from_ssl(half.into_error()),
-                reason => distrusted(reason),
+                reason if is_verifying && reason != X509VerifyResult::OK => distrusted(reason),
+                _ => from_ssl(half.into_error()),
             }
         }
     }

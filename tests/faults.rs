@@ -456,6 +456,69 @@ fn a_challenge_that_errs_and_stays_pending() {
 }
 
 #[test]
+fn challenges_that_the_ca_is_looking_at_already() {
+    // Honest about a challenge that another run has posted: the CA decides on it by itself.
+    let lie = |reply: &mut Reply, count| {
+        if count < 3 {
+            reply.edit(|a| a["challenges"][1]["status"] = json!("processing"));
+        }
+    };
+    let ready = |reply: &mut Reply, count| {
+        if count == 1 || count == 2 {
+            reply.edit(|order| order["status"] = json!("ready"));
+        }
+    };
+    let stage = stage(|ca| ca.lie("authorization", lie).lie("order", ready));
+    stage
+        .getcrt()
+        .outcome()
+        .says("\nVerifying c.test...\n")
+        .says_not("Challenge did not pass");
+    assert_eq!(stage.ca.count("challenge"), 0);
+}
+
+#[test]
+fn an_order_that_lags_when_it_is_finalized() {
+    let lie = |reply: &mut Reply, count| {
+        if count == 1 || count == 2 {
+            reply.edit(|order| order["status"] = json!("pending"));
+        }
+    };
+    stage(|ca| ca.lie("order", lie)).issues().issued();
+}
+
+#[test]
+fn a_ca_that_is_at_the_finalize_request_already() {
+    let lie = |reply: &mut Reply, count| {
+        if count == 0 {
+            reply.replace(504, "gateway timeout");
+        }
+    };
+    let stage_1 = stage(|ca| ca.lie("finalize", lie));
+    stage_1
+        .issues()
+        .says("HTTP 504, a reply that begins `gateway timeout`; looking what became of it in ");
+    for (status, kind) in [(403, "orderNotReady"), (409, "conflict")] {
+        let lie = move |reply: &mut Reply, _| reply.problem(status, kind, "processing");
+        stage(|ca| ca.lie("finalize", lie)).issues();
+    }
+}
+
+#[test]
+fn retry_after_of_a_fault_is_obeyed_for_what_is_done_once() {
+    for resource in ["challenge", "finalize"] {
+        let busy = |reply: &mut Reply, _| {
+            reply.problem(503, "serverInternal", "come back later");
+            reply.header("Retry-After", "3600");
+        };
+        let stage = stage(|ca| ca.lie(resource, busy));
+        stage
+            .fails("HTTP 503, come back later")
+            .says("\nhint: the CA asks to come back after ");
+    }
+}
+
+#[test]
 fn an_order_that_lags_behind_its_authorizations() {
     let stage = stage(|ca| {
         ca.lie("order", |reply, count| {
@@ -840,7 +903,7 @@ fn wrong_answers_to_the_self_check() {
     wrong(
         response("403 Forbidden", b"no"),
         "127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`",
-        "hint: the web server may not read the file",
+        "hint: the web server may not read",
     );
     wrong(
         response("404 Not Found", b""),

@@ -461,6 +461,32 @@ fn a_full_stdout_loses_no_certificate() {
 }
 
 #[test]
+fn a_stdout_that_is_none_loses_no_certificate() {
+    let world = World::new();
+    // Closed: found out before anything is asked of the CA.
+    let closed = world
+        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >&-"])
+        .outcome();
+    closed
+        .failed("stdout is closed; name a file with -o")
+        .says_not("Getting directory");
+    world
+        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" --dry-run >&-"])
+        .outcome()
+        .exits(0);
+    // Open for reading only: nothing could be written to it.
+    let reading = fs::File::open("/dev/null").unwrap();
+    let outcome = world.getcrt().stdout(reading).outcome();
+    outcome.failed_to_deliver("cannot be written: stdout: Bad file descriptor");
+    outcome.says("-----BEGIN CERTIFICATE-----\n");
+    // Thrown away on purpose: so be it.
+    world
+        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >/dev/null"])
+        .outcome()
+        .exits(0);
+}
+
+#[test]
 fn a_reader_that_is_gone_loses_no_certificate() {
     let world = World::new();
     let mut run = world.getcrt().start();
@@ -697,8 +723,11 @@ fn staging_does_not_replace_what_is_valid() {
         ])
         .outcome()
     };
+    // A key beside it makes it no less precious.
+    let both = format!("{}{}", text(&world.path("domain.key")), text(&valid));
+    fs::write(&valid, both).unwrap();
     run(&valid)
-        .failed("--staging would replace the valid certificate at --output")
+        .failed("--staging would replace a valid certificate by one nobody trusts")
         .says_not("Getting directory");
     for harmless in [
         "/CN=(STAGING) Tenuous Tomato R13",

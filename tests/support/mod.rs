@@ -35,7 +35,7 @@ impl Drop for Server {
 /// by itself, so that no connection of another test can take it meanwhile.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + (std::process::id() % 1000) as u16 * 20;
+    let base = 10_000 + (std::process::id() % 40) as u16 * 500;
     loop {
         let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
         if TcpListener::bind(("127.0.0.1", port)).is_ok()

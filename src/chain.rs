@@ -144,3 +144,31 @@ fn common_name(name: &X509NameRef) -> String {
     let text = parts.next().and_then(|part| part.data().to_string().ok());
     text.map_or("nobody".to_owned(), |text| text.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn any_bytes_are_no_chain(bytes: Vec<u8>) {
+            prop_assert!(Chain::parse(&bytes).is_err() && Chain::of_file(&bytes).is_none());
+        }
+
+        /// Text with the look of PEM: no chain comes of it unless every block is a certificate.
+        #[test]
+        fn any_pem_is_no_chain(
+            blocks in prop::collection::vec(
+                ("-----BEGIN (CERTIFICATE|PRIVATE KEY|X509 CRL|)-----\n?", "[A-Za-z0-9+/=\n]{0,80}", "(-----END CERTIFICATE-----\n)?"),
+                0..5,
+            ),
+        ) {
+            let text: String = blocks.iter().map(|(begin, body, end)| format!("{begin}{body}\n{end}")).collect();
+            prop_assert!(Chain::parse(text.as_bytes()).is_err());
+        }
+    }
+}

@@ -89,3 +89,41 @@ fn complete(file: &TemporaryFile, key_authorization: &str) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use super::*;
+
+    /// Two runs with one account can be given one token: the last to leave removes the file.
+    #[test]
+    fn two_runs_share_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (acme_dir, path) = (AcmeDir::open(directory.path()).unwrap(), directory.path());
+        let token = Token::try_from("token".to_owned()).unwrap();
+        let first = acme_dir.publish(&token, "token.thumbprint").unwrap();
+        let second = acme_dir.publish(&token, "token.thumbprint").unwrap();
+        drop(first);
+        assert_eq!(fs::read(path.join("token")).unwrap(), b"token.thumbprint");
+        let third = acme_dir.publish(&token, "token.thumbprint").unwrap();
+        drop(second);
+        assert!(path.join("token").exists());
+        drop(third);
+        assert!(!path.join("token").exists());
+    }
+
+    /// What has taken the place of a challenge file meanwhile is somebody else's.
+    #[test]
+    fn a_file_put_in_its_place_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let acme_dir = AcmeDir::open(directory.path()).unwrap();
+        let token = Token::try_from("token".to_owned()).unwrap();
+        let file = acme_dir.publish(&token, "token.thumbprint").unwrap();
+        fs::remove_file(file.path()).unwrap();
+        fs::write(file.path(), "foreign").unwrap();
+        let path = file.path().to_owned();
+        drop(file);
+        assert_eq!(fs::read(path).unwrap(), b"foreign");
+    }
+}

@@ -465,3 +465,75 @@ fn trace(body: &[u8]) {
         text.lines().for_each(|line| debug!("    {line}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use openssl::asn1::Asn1TimeRef;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(value: &str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Retry-After", value.parse().ok()?);
+        let reply = Reply {
+            status: 503,
+            headers,
+            body: Vec::new(),
+        };
+        reply.retry_after().map(|wait| wait.as_secs())
+    }
+
+    /// A moment as HTTP writes it, by way of OpenSSL's `Nov  6 08:49:37 1994 GMT`.
+    fn http_date(moment: &Asn1TimeRef) -> String {
+        let text = moment.to_string();
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        format!(
+            "Sun, {:0>2} {} {} {} GMT",
+            parts[1], parts[0], parts[3], parts[2]
+        )
+    }
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        assert_eq!(asked("0"), Some(0));
+        assert_eq!(asked("120"), Some(120));
+        assert_eq!(asked("1000000000"), Some(MAX_RETRY_AFTER.as_secs()));
+        for nonsense in [
+            "",
+            "-1",
+            "soon",
+            "1.5",
+            "99999999999999999999999",
+            "Sun, 99 Foo 2026 08:49:37 GMT",
+        ] {
+            assert_eq!(asked(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        let tomorrow = asked(&http_date(&Asn1Time::days_from_now(1).unwrap())).unwrap();
+        assert!((86_000..=86_400).contains(&tomorrow), "{tomorrow}");
+        let far = asked(&http_date(&Asn1Time::days_from_now(4000).unwrap()));
+        assert_eq!(far, Some(MAX_RETRY_AFTER.as_secs()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn any_retry_after_is_bounded(
+            value in "-?[0-9]{0,25}|[A-Z][a-z]{2}, [0-9]{1,3} (Jan|Feb|Dec|Foo|anF) [0-9]{0,6} [0-9:]{0,9} GMT|\\PC*",
+        ) {
+            prop_assert!(asked(&value).is_none_or(|wait| wait <= MAX_RETRY_AFTER.as_secs()));
+        }
+
+        #[test]
+        fn any_reply_can_be_told(status in 200u16..600, body: Vec<u8>) {
+            let reply = Reply { status, headers: HeaderMap::new(), body };
+            let told = reply.failure().to_string();
+            prop_assert!(told.len() < 5000);
+            let _ = (reply.json::<Directory>(), reply.location());
+        }
+    }
+}

@@ -150,3 +150,125 @@ fn dns_name(name: &str) -> Result<Identifier> {
     }
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::x509::X509Name;
+    use openssl::x509::extension::SubjectAlternativeName;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn csr(common_names: &[&str], sans: &[&str]) -> Vec<u8> {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        let mut name = X509Name::builder().unwrap();
+        for common_name in common_names {
+            name.append_entry_by_nid(Nid::COMMONNAME, common_name)
+                .unwrap();
+        }
+        let mut builder = X509Req::builder().unwrap();
+        builder.set_subject_name(&name.build()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        if !sans.is_empty() {
+            let mut extension = SubjectAlternativeName::new();
+            for san in sans {
+                match san.parse::<IpAddr>() {
+                    Ok(_) => extension.ip(san),
+                    Err(_) => extension.dns(san),
+                };
+            }
+            let extension = extension.build(&builder.x509v3_context(None)).unwrap();
+            let mut extensions = openssl::stack::Stack::new().unwrap();
+            extensions.push(extension).unwrap();
+            builder.add_extensions(&extensions).unwrap();
+        }
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        builder.build().to_der().unwrap()
+    }
+
+    fn names(common_names: &[&str], sans: &[&str]) -> Result<Vec<String>> {
+        let csr = Csr::parse(&csr(common_names, sans))?;
+        Ok(csr.identifiers.iter().map(Identifier::to_string).collect())
+    }
+
+    /// Which common names count: one that is a SAN, one that has a dot, one that is all there is.
+    #[test]
+    fn the_rule_of_the_common_name() {
+        let table: [(&[&str], &[&str], &[&str]); 13] = [
+            (&[], &["a.test", "b.test"], &["a.test", "b.test"]),
+            (&["b.test"], &["a.test", "b.test"], &["b.test", "a.test"]),
+            (&["B.Test"], &["a.test", "b.TEST"], &["b.test", "a.test"]),
+            (&["c.test"], &["a.test"], &["c.test", "a.test"]),
+            (&["My Shop"], &["a.test"], &["a.test"]),
+            (&["My Shop Inc."], &["a.test"], &["a.test"]),
+            (&["shop"], &["a.test"], &["a.test"]),
+            (&["shop"], &["shop", "a.test"], &["shop", "a.test"]),
+            (&["shop"], &[], &["shop"]),
+            (
+                &["10.0.0.1"],
+                &["a.test", "10.0.0.1"],
+                &["10.0.0.1", "a.test"],
+            ),
+            (&["10.0.0.1"], &["a.test"], &["a.test"]),
+            (&["10.0.0.1"], &[], &["10.0.0.1"]),
+            (
+                &[],
+                &["::1", "0:0::1", "a.test", "A.test"],
+                &["::1", "a.test"],
+            ),
+        ];
+        for (common_names, sans, wanted) in table {
+            assert_eq!(
+                names(common_names, sans).unwrap(),
+                wanted,
+                "{common_names:?} {sans:?}"
+            );
+        }
+        for (common_names, sans) in [
+            (&["My Shop"][..], &[][..]),
+            (&["*.a.test"], &["a.test"]),
+            (&[], &[]),
+        ] {
+            assert!(
+                names(common_names, sans).is_err(),
+                "{common_names:?} {sans:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn any_bytes_are_a_csr_or_refused(bytes: Vec<u8>) {
+            prop_assert!(Csr::parse(&bytes).is_err());
+        }
+
+        /// A CSR with some bytes changed does not verify, or says the same.
+        #[test]
+        fn a_damaged_csr_is_refused(place: prop::sample::Index, byte: u8) {
+            static WHOLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+            let whole = WHOLE.get_or_init(|| csr(&["a.test"], &["a.test", "::1"]));
+            let mut damaged = whole.clone();
+            damaged[place.index(whole.len())] = byte;
+            if let Ok(csr) = Csr::parse(&damaged) {
+                let names: Vec<String> = csr.identifiers.iter().map(Identifier::to_string).collect();
+                prop_assert_eq!(names, ["a.test", "::1"]);
+            }
+        }
+
+        #[test]
+        fn names_are_safe_in_a_url(name in "[-a-z0-9._*]{0,20}|\\PC{0,20}") {
+            if let Ok(Identifier::Dns(name)) = dns_name(&name) {
+                let url: ureq::http::Uri = format!("http://{name}:80/x").parse().unwrap();
+                prop_assert_eq!(url.host(), Some(name.as_str()));
+                prop_assert_eq!(url.path(), "/x");
+            }
+        }
+    }
+}

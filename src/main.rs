@@ -90,3 +90,35 @@ fn printable(text: &str) -> String {
     };
     text.chars().map(shown).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::printable;
+
+    #[test]
+    fn words_stay_and_commands_do_not() {
+        assert_eq!(
+            printable("Größe 5 \"x\" 名前 e\u{301}"),
+            "Größe 5 \"x\" 名前 e\u{301}"
+        );
+        assert_eq!(
+            printable("a\u{1b}[31m\r\nb\u{202e}\u{9b}"),
+            "a\\u{1b}[31m\\r\\nb\\u{202e}\\u{9b}"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn what_is_printed_commands_nothing(text: String) {
+            let shown = printable(&text);
+            prop_assert!(!shown.chars().any(char::is_control));
+            let turned = ['\u{202e}', '\u{2066}', '\u{200f}', '\u{feff}', '\u{2028}'];
+            prop_assert!(!shown.contains(turned));
+            prop_assert!(shown.len() <= 10 * text.len());
+        }
+    }
+}

@@ -295,3 +295,110 @@ pub fn excerpt(text: &str) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The example of RFC 8555 §7.1.3, complete.
+    #[test]
+    fn the_order_of_the_rfc() {
+        let order: Order = serde_json::from_value(json!({
+            "status": "valid",
+            "expires": "2016-01-20T14:09:07.99Z",
+            "identifiers": [
+                {"type": "dns", "value": "www.example.org"},
+                {"type": "dns", "value": "example.org"},
+            ],
+            "notBefore": "2016-01-01T00:00:00Z",
+            "notAfter": "2016-01-08T00:00:00Z",
+            "authorizations": ["https://example.com/acme/authz/PAniVnsZcis"],
+            "finalize": "https://example.com/acme/order/TOlocE8rfgo/finalize",
+            "certificate": "https://example.com/acme/cert/mAt3xBGaobw",
+        }))
+        .unwrap();
+        assert_eq!(order.status, Status::Valid);
+        assert_eq!(order.identifiers.as_ref().unwrap().len(), 2);
+        let url = order.certificate_url().unwrap();
+        assert_eq!(url.as_str(), "https://example.com/acme/cert/mAt3xBGaobw");
+    }
+
+    /// The least that is an order, and everything null.
+    #[test]
+    fn an_order_of_nothing() {
+        let minimal: Order = serde_json::from_value(json!({"status": "pending"})).unwrap();
+        assert!(minimal.error.is_empty() && minimal.finalize_url().is_err());
+        let null = json!({
+            "status": "unheard-of", "identifiers": null, "authorizations": null,
+            "finalize": null, "certificate": {}, "error": {},
+        });
+        let null: Order = serde_json::from_value(null).unwrap();
+        assert_eq!(null.status, Status::Other("unheard-of".to_owned()));
+        assert!(null.error.is_empty() && null.authorizations.is_none());
+    }
+
+    /// Any JSON, with the words of the RFC more likely than others.
+    fn json() -> impl Strategy<Value = Value> {
+        let words = "status|valid|pending|type|http-01|token|url|error|detail|identifier|value|dns|ip|https://x.test/y|challenges|subproblems|identifiers|authorizations|[a-z]{1,3}|\\PC{0,8}";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            words.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 6, move |inner| {
+            let object = prop::collection::btree_map(words, inner.clone(), 0..6);
+            prop_oneof![
+                prop::collection::vec(inner, 0..6).prop_map(Value::from),
+                object.prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// Whatever a CA says, a resource or an error comes of it; and what is printed is bounded.
+        #[test]
+        fn any_json_is_read_or_refused(value in json()) {
+            let _ = serde_json::from_value::<Order>(value.clone());
+            let _ = serde_json::from_value::<Directory>(value.clone());
+            if let Ok(authorization) = serde_json::from_value::<Authorization>(value.clone()) {
+                let _ = (authorization.http_01(), authorization.verdict());
+            }
+            let problem = Problem(value);
+            prop_assert!(problem.to_string().chars().count() <= 3 * (MAX_TEXT + 20));
+            let _ = (problem.below(), problem.is("badNonce"));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = serde_json::from_slice::<Order>(&bytes);
+            let _ = serde_json::from_slice::<Problem>(&bytes);
+        }
+
+        /// A token is a name of one file in one directory, and nothing else.
+        #[test]
+        fn tokens_are_file_names(text in "[-_a-zA-Z0-9]{0,8}|[./a-z\\x00]{0,8}|\\PC{0,300}") {
+            if let Ok(token) = Token::try_from(text.clone()) {
+                let path = std::path::Path::new(token.as_str());
+                prop_assert_eq!(path.components().count(), 1);
+                prop_assert_eq!(path.file_name().unwrap().to_str().unwrap(), &text);
+                prop_assert!(!text.contains('.') && text.len() <= 255);
+            }
+        }
+
+        #[test]
+        fn urls_are_https(text in "(https?|file|HTTPS)?:?/{0,3}[a-z.:@\\[\\]]{0,12}/?\\PC{0,6}") {
+            if let Ok(url) = AcmeUrl::try_from(text.clone()) {
+                prop_assert!(text.to_ascii_lowercase().starts_with("https://"));
+                prop_assert_eq!(url.as_str(), text);
+            }
+        }
+    }
+}

@@ -104,6 +104,11 @@ fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &Way) -> Result
         parts.scheme = parts.scheme.or(uri.scheme().cloned());
         parts.authority = parts.authority.or(uri.authority().cloned());
         uri = Uri::from_parts(parts)?;
+        let is_torn = uri.host().unwrap_or_default().contains(".well-known");
+        ensure!(
+            !is_torn,
+            "the redirect has lost the `/` after the host's name"
+        );
         let is_usual = [80, 443, port].contains(&uri.port_u16().unwrap_or(80));
         ensure!(is_usual, "validators go to the ports 80 and 443 only");
     }
@@ -155,6 +160,9 @@ impl Resolver for Way {
                 .saturating_duration_since(Instant::now())
                 .max(MIN_TIMEOUT);
             self.add(&describe(address.ip()));
+            if address.is_ipv6() && addresses.iter().any(|other| other.is_ipv4()) {
+                self.add("IPv6 comes before IPv4, so its AAAA record must be right");
+            }
             match TcpStream::connect_timeout(address, left / (addresses.len() - index) as u32) {
                 Ok(_) => {
                     let mut found = self.empty();

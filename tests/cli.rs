@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::support::files::{csr, directory, key, listing, openssl, self_signed, set_mode};
-use crate::support::free_port;
 use crate::support::pebble::text;
 use crate::support::run::{GETCRT, Outcome, Run};
+use crate::support::{free_port, listen};
 
 /// A user with all that is needed, and a CA that nobody may speak to.
 struct Desk {
@@ -22,7 +22,7 @@ impl Desk {
     fn new() -> Desk {
         let (directory, port) = (directory(), free_port());
         set_mode(directory.path(), 0o755);
-        let ca = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let ca = listen("127.0.0.1", port);
         ca.set_nonblocking(true).unwrap();
         let desk = Desk {
             directory,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
 
-use super::free_port;
+use super::{free_port, listen};
 
 /// The longest that a client must heed a Retry-After between two polls.
 const MAX_POLL_WAIT: Duration = Duration::from_secs(60);
@@ -143,7 +143,7 @@ impl Script {
     /// Opens the CA.
     pub fn open(self) -> Ca {
         let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let listener = listen("127.0.0.1", port);
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
         let (key, issuer) = (ec_key(), Issuer::new());
         let mut leaf = Leaf {

@@ -6,6 +6,7 @@ pub mod pebble;
 pub mod run;
 pub mod web;
 
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -42,6 +43,20 @@ pub fn free_port() -> u16 {
             && TcpListener::bind(("::1", port)).is_ok()
         {
             return port;
+        }
+    }
+}
+
+/// Listens at a free port. It may take a moment to be free: a child that is just being started by
+/// another test has all open sockets of this process, until it becomes another program.
+pub fn listen(address: &str, port: u16) -> TcpListener {
+    let started = Instant::now();
+    loop {
+        match TcpListener::bind((address, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < PATIENCE => {
+                sleep(Duration::from_millis(5));
+            }
+            listener => return listener.unwrap(),
         }
     }
 }

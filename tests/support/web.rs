@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::free_port;
+use super::{free_port, listen};
 
 /// What a web server was asked, and what it had.
 #[derive(Clone, Debug)]
@@ -41,9 +41,7 @@ impl Web {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let answer = Arc::new(answer);
         for address in ["127.0.0.1", "::1"] {
-            let Ok(listener) = TcpListener::bind((address, port)) else {
-                continue;
-            };
+            let listener = listen(address, port);
             let (directory, requests, answer) = (
                 directory.to_owned(),
                 Arc::clone(&requests),
@@ -143,7 +141,7 @@ impl Proxy {
 /// Starts a proxy.
 pub fn connect_proxy() -> Proxy {
     let port = free_port();
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listener = listen("127.0.0.1", port);
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
     thread::spawn(move || {

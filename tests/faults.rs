@@ -287,6 +287,8 @@ fn urls_that_are_not_https() {
         "https://",
     ] {
         for (resource, member) in [
+            ("directory", "newNonce"),
+            ("directory", "newAccount"),
             ("directory", "newOrder"),
             ("newOrder", "finalize"),
             ("finalize", "certificate"),
@@ -1098,4 +1100,239 @@ fn a_port_that_speaks_http() {
     outcome
         .failed(": no TLS with it: wrong version number")
         .says("hint: is this the port where it speaks https?");
+}
+
+#[test]
+fn urls_of_authorizations_and_challenges_that_are_not_https() {
+    for url in ["http://localhost/x", "file:///etc/passwd", "/relative"] {
+        let lie =
+            move |reply: &mut Reply, _| reply.edit(|order| order["authorizations"][1] = json!(url));
+        stage(|ca| ca.lie("newOrder", lie)).fails(&format!("`{url}` is no https URL"));
+        let lie =
+            move |reply: &mut Reply, _| reply.edit(|a| a["challenges"][1]["url"] = json!(url));
+        stage(|ca| ca.lie("authorization", lie))
+            .fails(&format!("`{url}` is no https URL"))
+            .says("challenge for ");
+    }
+}
+
+#[test]
+fn errors_of_every_form() {
+    for (status, body, told) in [
+        (
+            400,
+            r#"{"errors": ["x"]}"#,
+            "HTTP 400, the CA gives no reason",
+        ),
+        (400, "{}", "HTTP 400, the CA gives no reason"),
+        (403, r#"{"type": "nonsense"}"#, "HTTP 403, nonsense"),
+        (403, r#"{"detail": "only words"}"#, "HTTP 403, only words"),
+        (
+            403,
+            r#"{"type": 7, "detail": null, "subproblems": "x"}"#,
+            "HTTP 403, the CA gives no reason",
+        ),
+        (
+            404,
+            "<html>lost</html>",
+            "HTTP 404, a reply that begins `<html>lost</html>`",
+        ),
+        (418, "", "HTTP 418, an empty reply"),
+        (
+            400,
+            "\u{0}\u{1}",
+            "HTTP 400, a reply that begins `\\0\\u{1}`",
+        ),
+    ] {
+        let lie = move |reply: &mut Reply, _| {
+            reply.replace(status, body);
+            reply.drop_header("Replay-Nonce");
+        };
+        stage(|ca| ca.lie("newOrder", lie))
+            .fails(told)
+            .says("cannot create the order: https://localhost:");
+    }
+}
+
+#[test]
+fn algorithms_that_the_ca_would_take() {
+    let lie = |reply: &mut Reply, _| {
+        reply.problem(400, "badSignatureAlgorithm", "not that one");
+        reply.edit(|problem| problem["algorithms"] = json!(["RS256", "ES384"]));
+    };
+    let outcome = stage(|ca| ca.lie("newAccount", lie)).fails("cannot register the account: ");
+    outcome.says("not that one (urn:ietf:params:acme:error:badSignatureAlgorithm); it takes [\"RS256\",\"ES384\"]\n");
+}
+
+#[test]
+fn replies_without_a_location() {
+    for (resource, told) in [
+        ("newAccount", "cannot register the account"),
+        ("newOrder", "cannot create the order"),
+    ] {
+        let stage = stage(|ca| ca.lie(resource, |reply, _| reply.drop_header("Location")));
+        stage.fails(&format!("{told}: the CA's reply has no Location header"));
+    }
+}
+
+#[test]
+fn no_http_01_is_offered() {
+    let lie = |reply: &mut Reply, _| {
+        reply.edit(|a| drop(a["challenges"].as_array_mut().unwrap().remove(1)))
+    };
+    stage(|ca| ca.lie("authorization", lie))
+        .fails("challenge for a.test: the CA offers no http-01");
+}
+
+#[test]
+fn old_fashioned_replies() {
+    let every = [
+        "directory",
+        "newNonce",
+        "newAccount",
+        "newOrder",
+        "authorization",
+        "challenge",
+        "order",
+        "finalize",
+        "certificate",
+    ];
+    let closing = every.iter().fold(honest(0), |ca, resource| {
+        ca.lie(resource, |reply, _| reply.wire = Wire::Closing)
+    });
+    let lower = |reply: &mut Reply, _| {
+        for (name, _) in &mut reply.headers {
+            *name = match *name {
+                "Replay-Nonce" => "replay-nonce",
+                "Location" => "location",
+                "Content-Type" => "CONTENT-TYPE",
+                other => other,
+            };
+        }
+    };
+    let both = every
+        .iter()
+        .fold(closing, |ca, resource| ca.lie(resource, lower));
+    stage(|ca| both.at(&ca)).issues().issued();
+}
+
+#[test]
+fn retry_after_that_is_nonsense() {
+    for value in [
+        "-1",
+        "soon",
+        "",
+        "1e3",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "0",
+    ] {
+        let lie = move |reply: &mut Reply, count| {
+            reply.header("Retry-After", value);
+            if count < 2 {
+                reply.edit(|order| order["status"] = json!("pending"));
+            }
+        };
+        stage(|ca| ca.lie("order", lie)).issues().issued();
+    }
+    let lie = |reply: &mut Reply, _| {
+        reply.header("Retry-After", "1000000000");
+        reply.edit(|order| order["status"] = json!("pending"));
+    };
+    let stage = stage(|ca| ca.lie("order", lie));
+    stage.fails_within(
+        "20",
+        "no time left (--timeout) to wait for the CA to verify a.test, b.test, c.test",
+    );
+}
+
+#[test]
+fn a_flood_takes_no_memory() {
+    let flood = Wire::Endless(vec![b'x'; 1 << 16], Duration::ZERO);
+    let stage = stage(|ca| ca.lie("certificate", move |reply, _| reply.wire = flood.clone()));
+    // Its own report of its memory, as it is at the end.
+    let script = "\"$0\" \"$@\" & pid=$!; while m=$(grep VmHWM /proc/$pid/status 2>/dev/null); do [ -z \"$m\" ] || last=$m; done; wait $pid; status=$?; echo \"$last\" >peak; exit $status";
+    let outcome = stage
+        .by(Run::of("sh").args(&["-c", script, GETCRT]))
+        .outcome();
+    outcome.failed("larger than request limit: 1048576");
+    let peak = text(&stage.directory.path().join("peak"));
+    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 32 << 10, "{peak}");
+}
+
+#[test]
+fn a_stale_aaaa_record() {
+    // The web server is at IPv4 alone, then at IPv6 too, where it is another one.
+    let stage = stage_with(|ca| ca, to_getcrt(response("404 Not Found", b"lost")));
+    let hosts: String = NAMES
+        .iter()
+        .map(|name| format!("::1 {name}\n127.0.0.1 {name}\n"))
+        .collect();
+    fs::write(stage.directory.path().join("hosts"), hosts).unwrap();
+    let outcome = stage.fails(
+        "IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`",
+    );
+    outcome.says("::1 (private: the CA may reach another server): IPv6 comes before IPv4");
+}
+
+#[test]
+fn a_redirect_that_has_lost_its_slash() {
+    let lost = |request: &Request, _| {
+        let to = format!(
+            "301 Moved\r\nLocation: http://a.test{}",
+            request.path.strip_prefix('/')?
+        );
+        request
+            .user_agent
+            .starts_with("getcrt/")
+            .then(|| response(&to, b""))
+    };
+    stage_with(|ca| ca, lost)
+        .issues()
+        .says("HTTP 301 to http://a.test.well-known/acme-challenge/")
+        .says("the redirect has lost the `/` after the host's name");
+}
+
+#[test]
+fn redirects_to_another_path() {
+    for form in ["/else/", "//HOST/else/", "http://HOST/else/"] {
+        let redirect = move |request: &Request, _| {
+            let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
+            let host = request.host.clone();
+            let to = format!(
+                "302 Found\r\nLocation: {}{token}",
+                form.replace("HOST", &host)
+            );
+            request
+                .user_agent
+                .starts_with("getcrt/")
+                .then(|| response(&to, b""))
+        };
+        let stage = stage_with(|ca| ca, redirect);
+        // Followed to a path that this server does not know, which is a plain wrong answer.
+        stage
+            .fails(": HTTP 404 with the body `no such file`")
+            .says("HTTP 302 to ");
+    }
+}
+
+#[test]
+fn no_trust_store_at_all() {
+    let stage = stage(|ca| ca);
+    let script =
+        "mount -t tmpfs none /etc/ssl && mount -t tmpfs none /usr/lib/ssl && exec \"$0\" \"$@\"";
+    let run = Run::of("unshare").args(&["--map-root-user", "--mount", "sh", "-c", script, GETCRT]);
+    stage.by(run).outcome().issued();
+}
+
+#[test]
+fn two_runs_at_once() {
+    let world = crate::support::pebble::World::new();
+    let runs: Vec<_> = (0..4).map(|_| world.getcrt().start()).collect();
+    for run in runs {
+        let outcome = run.outcome();
+        outcome.issued();
+        world.verify_pem(&outcome.stdout, &crate::support::pebble::NAMES);
+    }
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
 }

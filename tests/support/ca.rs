@@ -43,6 +43,8 @@ pub struct Reply {
 pub enum Wire {
     /// It arrives.
     Whole,
+    /// It arrives as from a server of HTTP/1.0: its end is the end of the connection.
+    Closing,
     /// The connection is closed in its place.
     Close,
     /// Nothing comes, and the connection stays open.
@@ -125,6 +127,12 @@ impl Script {
         lie: impl Fn(&mut Reply, usize) + Send + Sync + 'static,
     ) -> Script {
         self.lies.push((resource, Box::new(lie)));
+        self
+    }
+
+    /// The same lies, from a CA that looks where `other` does.
+    pub fn at(mut self, other: &Script) -> Script {
+        self.http_port = other.http_port;
         self
     }
 
@@ -816,6 +824,12 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
                 if stream.write_all(&[text.as_bytes(), body].concat()).is_err() {
                     return;
                 }
+            }
+            Wire::Closing => {
+                let head = text.replace("HTTP/1.1", "HTTP/1.0") + "\r\n";
+                let _ = stream.write_all(&[head.as_bytes(), &reply.body].concat());
+                let _ = stream.shutdown();
+                return;
             }
             Wire::Close => return,
             Wire::Hang => {

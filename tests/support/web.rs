@@ -16,6 +16,7 @@ use super::{free_port, listen};
 pub struct Request {
     pub path: String,
     pub user_agent: String,
+    pub host: String,
     /// Content and mode of the file at that moment.
     pub file: Option<(Vec<u8>, u32)>,
 }
@@ -86,14 +87,15 @@ fn serve(
         let _ = (&*connection).write_all(&response("400 Bad Request", b"no HTTP"));
         return;
     };
-    let mut user_agent = String::new();
-    for line in lines.take_while(|line| !line.is_empty()) {
-        if let Some((name, value)) = line.split_once(": ")
-            && name.eq_ignore_ascii_case("user-agent")
-        {
-            user_agent = value.to_owned();
-        }
-    }
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let header = |name: &str| {
+        let named = |line: &&String| line.to_ascii_lowercase().starts_with(name);
+        headers
+            .iter()
+            .find(named)
+            .map_or_else(String::new, |line| line[name.len()..].trim().to_owned())
+    };
+    let (user_agent, host) = (header("user-agent:"), header("host:"));
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let file = path
         .strip_prefix("/.well-known/acme-challenge/")
@@ -106,6 +108,7 @@ fn serve(
     let request = Request {
         path,
         user_agent,
+        host,
         file,
     };
     requests.lock().unwrap().push(request.clone());

@@ -1,5 +1,6 @@
 //! What the project promises of itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -79,4 +80,72 @@ fn the_scripts_parse() {
         let status = Command::new("sh").args(["-n", script]).status().unwrap();
         assert!(status.success(), "{script}");
     }
+}
+
+/// Each row of the table of faults names a test, and says what that test asserts.
+#[test]
+fn the_table_of_faults_is_true() {
+    let files =
+        ["tests/faults.rs", "tests/pebble.rs"].map(|path| fs::read_to_string(path).unwrap());
+    let code = files.concat();
+    let page = fs::read_to_string("tests/README.md").unwrap();
+    let table = page
+        .split("| fault | what the user sees | test |")
+        .nth(1)
+        .unwrap();
+    let mut count = 0;
+    for row in table.lines().filter(|row| row.ends_with("` |")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, seen, test] = cells[..] else {
+            panic!("{row}")
+        };
+        let head = format!("fn {}() {{", test.trim_matches('`'));
+        let body = code
+            .split(&head)
+            .nth(1)
+            .unwrap_or_else(|| panic!("no test {test}"));
+        let body = body.split("\n}\n").next().unwrap();
+        let is_asserted = match seen {
+            "the certificate" => body.contains(".issues()") || body.contains(".issued()"),
+            text => body.contains(text),
+        };
+        assert!(is_asserted, "{test} does not assert `{seen}`");
+        count += 1;
+    }
+    assert!(count >= 60, "{count} rows");
+}
+
+#[test]
+fn the_readme_counts_the_dependencies() {
+    let tree = [
+        "tree",
+        "--locked",
+        "--offline",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--no-dedupe",
+        "--format",
+        "{p}",
+    ];
+    let output = Command::new(env!("CARGO")).args(tree).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let packages: BTreeSet<&str> = tree
+        .lines()
+        .filter(|line| !line.starts_with("getcrt "))
+        .collect();
+    let told = format!(
+        "Its dependencies, and theirs, are\n{} packages;",
+        packages.len()
+    );
+    assert!(
+        fs::read_to_string("README.md").unwrap().contains(&told),
+        "README.md lacks `{told}`"
+    );
 }

@@ -16,7 +16,7 @@ install_needed
 
 say "Building getcrt"
 cargo build --release --locked
-getcrt=$(pwd)/target/release/getcrt
+getcrt=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)/getcrt
 
 work=$(mktemp -d)
 servers=

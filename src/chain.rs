@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #![proptest_config(crate::tests::cases())]
 
         #[test]
         fn any_bytes_are_no_chain(bytes: Vec<u8>) {

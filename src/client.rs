@@ -519,7 +519,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #![proptest_config(crate::tests::cases())]
 
         #[test]
         fn any_retry_after_is_bounded(

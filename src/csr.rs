@@ -242,7 +242,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #![proptest_config(crate::tests::cases())]
 
         #[test]
         fn any_bytes_are_a_csr_or_refused(bytes: Vec<u8>) {

@@ -3,6 +3,8 @@
 //! This file holds the frame: options, the one door to stderr, exit status. The conversation with
 //! the CA is in `get_crt.rs`.
 
+#![forbid(unsafe_code)]
+
 mod account_key;
 mod chain;
 mod challenge;
@@ -94,8 +96,19 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::FileFailurePersistence;
 
     use super::printable;
+
+    /// How all property tests run; an input that fails is kept, and tried first from then on.
+    pub(crate) fn cases() -> ProptestConfig {
+        let kept = FileFailurePersistence::Direct("tests/proptest-regressions.txt");
+        ProptestConfig {
+            cases: 20_000,
+            failure_persistence: Some(Box::new(kept)),
+            ..ProptestConfig::default()
+        }
+    }
 
     #[test]
     fn words_stay_and_commands_do_not() {
@@ -110,7 +123,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #![proptest_config(cases())]
 
         #[test]
         fn what_is_printed_commands_nothing(text: String) {

@@ -361,7 +361,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #![proptest_config(crate::tests::cases())]
 
         /// Whatever a CA says, a resource or an error comes of it; and what is printed is bounded.
         #[test]

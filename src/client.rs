@@ -273,7 +273,11 @@ impl<'a> Client<'a> {
             let wait = jittered(backoff).max(asked.unwrap_or_default());
             if fate == Fate::Final || wait >= self.remaining() {
                 let back = asked.and_then(from_now);
-                let hint = back.map(|at| format!("the CA asks to come back after {at}"));
+                let hint = match back {
+                    Some(moment) => Some(format!("the CA asks to come back after {moment}")),
+                    None if fate == Fate::Final => None,
+                    None => Some("no time was left (--timeout) for another try".to_owned()),
+                };
                 failure.hint = failure.hint.or(hint);
                 return Err(Error::new(failure).context(url.to_string()));
             }

@@ -724,7 +724,7 @@ fn bodies_without_end() {
     stage_1.fails("the response body is larger than request limit: 1048576");
     let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
     let stage_2 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = drip.clone()));
-    stage_2.fails_within("3", "no answer in time");
+    stage_2.fails_within("3", "no answer in time").says("hint: no time was left (--timeout) for another try");
     let stage_3 = stage(|ca| ca.lie("directory", |reply, _| reply.wire = Wire::Hang));
     stage_3.fails_within("3", "no answer in time");
 }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::input;
+use crate::resources::AcmeUrl;
 
 /// The private key of an account at the CA, and how it signs (RFC 7518 §3, RFC 8037).
 pub struct AccountKey {
@@ -104,6 +105,25 @@ impl AccountKey {
         // RFC 7638 §3: members in lexical order without white space, as serde_json's map prints them.
         let thumbprint = sha256(self.jwk.to_string().as_bytes());
         format!("{token}.{}", base64url(thumbprint))
+    }
+
+    /// The binding of this key to an account elsewhere (RFC 8555 §7.3.4): its JWK, signed at `url` by
+    /// the HMAC key `kid`, whose base64url may have padding and white space.
+    ///
+    /// # Errors
+    /// The HMAC key is no base64url.
+    pub fn bind(&self, kid: &str, hmac_key: &[u8], url: &AcmeUrl) -> Result<Value> {
+        let is_content = |byte: &u8| !byte.is_ascii_whitespace() && *byte != b'=';
+        let hmac_key: Vec<u8> = hmac_key.iter().copied().filter(is_content).collect();
+        let hmac_key = BASE64_URL_SAFE_NO_PAD.decode(hmac_key);
+        // The error would quote a part of the key.
+        let hmac_key = PKey::hmac(&hmac_key.ok().context("no base64url key in it")?)?;
+        let protected = base64url(json!({"alg": "HS256", "kid": kid, "url": url}).to_string());
+        let payload = base64url(self.jwk.to_string());
+        let mut signer = Signer::new(MessageDigest::sha256(), &hmac_key)?;
+        signer.update(format!("{protected}.{payload}").as_bytes())?;
+        let signature = base64url(signer.sign_to_vec()?);
+        Ok(json!({"protected": protected, "payload": payload, "signature": signature}))
     }
 
     /// Whether `other` is the public half of this key.

@@ -101,6 +101,19 @@ impl Chain {
         format!("Valid until {until}, issued by {issuer}, {count} {names}")
     }
 
+    /// Whether the topmost certificate was issued by, or is, the one with this common name.
+    pub fn leads_to(&self, name: &str) -> bool {
+        let top = &self.0[self.0.len() - 1];
+        [top.issuer_name(), top.subject_name()]
+            .iter()
+            .any(|one| common_name(one) == name)
+    }
+
+    /// The common name of the issuer of the topmost certificate.
+    pub fn root(&self) -> String {
+        common_name(self.0[self.0.len() - 1].issuer_name())
+    }
+
     /// Whether the certificate has ended by this machine's clock.
     pub fn is_expired(&self) -> bool {
         Asn1Time::days_from_now(0).is_ok_and(|now| *self.leaf().not_after() <= *now)

@@ -210,9 +210,9 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// The CA refuses, or cannot be reached within the grace.
-    pub fn download(&mut self, url: &AcmeUrl) -> Result<Vec<u8>> {
+    pub fn download(&mut self, url: &AcmeUrl) -> Result<Reply> {
         self.end = self.end.max(Instant::now() + DOWNLOAD_GRACE);
-        Ok(self.read(url)?.body)
+        self.read(url)
     }
 
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
@@ -372,6 +372,29 @@ impl Reply {
         Some(Duration::from_secs(wait).min(MAX_RETRY_AFTER))
     }
 
+    /// Where the CA has the same certificate with another chain (§7.4.2, RFC 8288 §3): several links
+    /// can be in one header, and `rel` need not be quoted.
+    pub fn alternates(&self) -> Vec<AcmeUrl> {
+        let headers = self
+            .headers
+            .get_all("Link")
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        // A `<` begins the URL of a link; the parameters after its `>` reach to the next one.
+        let links = headers.flat_map(|value| value.split('<').skip(1));
+        let links = links.filter_map(|link| link.split_once('>'));
+        let is_alternate = |parameter: &str| {
+            let parameter = parameter
+                .trim()
+                .trim_end_matches(',')
+                .replace([' ', '"'], "");
+            parameter.eq_ignore_ascii_case("rel=alternate")
+        };
+        let alternates = links.filter(|(_, parameters)| parameters.split(';').any(is_alternate));
+        let urls = alternates.map(|(url, _)| AcmeUrl::try_from(url.to_owned()));
+        urls.filter_map(Result::ok).collect()
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -390,7 +413,9 @@ impl Reply {
         let page = page.filter(|_| problem.is("userActionRequired"));
         let hint = page.map(|url| format!("the CA wants you to visit {url}"));
         let failure = Failure::new(format!("HTTP {status}, {problem}"));
-        failure.below(problem.below()).hint(hint)
+        let mut failure = failure.below(problem.below()).hint(hint);
+        failure.problem = problem;
+        failure
     }
 
     fn fate(&self, stop: Fate) -> Fate {

@@ -2,10 +2,16 @@
 
 use std::fmt;
 
+use anyhow::Error;
+
+use crate::resources::Problem;
+
 /// An error with more to say than its line, which anyhow's contexts lead up to.
 #[derive(Debug, Default)]
 pub struct Failure {
     line: String,
+    /// The problem that the CA told, if it was one.
+    pub problem: Problem,
     /// A line for each failed name or subproblem.
     pub below: Vec<String>,
     /// What the user can do about it.
@@ -21,6 +27,12 @@ impl Failure {
             line: line.into(),
             ..Failure::default()
         }
+    }
+
+    /// Whether `error` is the CA's refusal of ACME's `kind`, such as `accountDoesNotExist`.
+    pub fn is(error: &Error, kind: &str) -> bool {
+        let failure = error.downcast_ref::<Failure>();
+        failure.is_some_and(|failure| failure.problem.is(kind))
     }
 
     /// Adds the cure, where there is one.

@@ -12,11 +12,12 @@ use crate::challenge::AcmeDir;
 use crate::client::{Client, Reply};
 use crate::csr::Csr;
 use crate::failure::Failure;
+use crate::input;
 use crate::options::Options;
 use crate::output::Output;
 use crate::pass::side_by_side;
 use crate::resources::{
-    AcmeUrl, Authorization, Challenge, Identifier, Order, Problem, Status, Verdict,
+    AcmeUrl, Authorization, Challenge, Directory, Identifier, Order, Problem, Status, Verdict,
 };
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
@@ -50,13 +51,12 @@ pub fn get_crt(options: &Options) -> Result<()> {
     let directory = client.directory(&options.directory());
     let directory = directory.context("cannot use the directory")?;
     info!("Directory found!");
+    if let Some(profile) = &options.profile {
+        directory.check_profile(profile)?;
+    }
 
     info!("Registering account...");
-    let mut payload = json!({"termsOfServiceAgreed": true});
-    if let Some(contact) = &options.contact {
-        payload["contact"] = json!(contact);
-    }
-    let account = client.register(&directory.new_account, &payload);
+    let account = register(&mut client, &account_key, &directory, options);
     let (account_url, mut reply) = account.context("cannot register the account")?;
     let is_new = reply.status == 201;
     match is_new {
@@ -77,7 +77,10 @@ pub fn get_crt(options: &Options) -> Result<()> {
     }
 
     info!("Creating new order...");
-    let payload = json!({"identifiers": csr.identifiers});
+    let mut payload = json!({"identifiers": csr.identifiers});
+    if let Some(profile) = &options.profile {
+        payload["profile"] = json!(profile);
+    }
     let reply = client.post(&directory.new_order, &payload);
     let reply = reply.context("cannot create the order")?;
     let order_url = reply.location().context("cannot create the order")?;
@@ -102,13 +105,73 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     info!("Signing certificate...");
     let chain_url = finalize(&client, &order_url, &order, &csr).with_context(in_order)?;
-    let pem = client.download(&chain_url).with_context(in_order)?;
-    let chain = Chain::parse(&pem).with_context(in_order)?;
-    chain.check(&csr).with_context(in_order)?;
+    let preferred = options.preferred_chain.as_deref();
+    let chain = download(&mut client, &chain_url, &csr, preferred).with_context(in_order)?;
     output.write(&chain.to_pem()?).with_context(in_order)?;
     info!("{}", chain.summary());
     info!("Certificate signed!");
     Ok(())
+}
+
+/// Makes the account known or finds it (§7.3), bound to one elsewhere where that is asked for.
+fn register(
+    client: &mut Client,
+    key: &AccountKey,
+    directory: &Directory,
+    options: &Options,
+) -> Result<(AcmeUrl, Reply)> {
+    let url = &directory.new_account;
+    let mut payload = json!({"termsOfServiceAgreed": true});
+    if let Some(contact) = &options.contact {
+        payload["contact"] = json!(contact);
+    }
+    if let (Some(kid), Some(path)) = (&options.eab_kid, &options.eab_hmac_key) {
+        // A binding is made once, and its key thrown away; an account that exists needs none.
+        match client.register(url, &json!({"onlyReturnExisting": true})) {
+            Err(error) if Failure::is(&error, "accountDoesNotExist") => {}
+            found => return found,
+        }
+        let binding = input::load(path, |hmac_key, _| key.bind(kid, hmac_key, url))?;
+        payload["externalAccountBinding"] = binding;
+    }
+    let mut account = client.register(url, &payload);
+    if let Err(error) = &mut account
+        && Failure::is(error, "externalAccountRequired")
+        && let Some(failure) = error.downcast_mut::<Failure>()
+    {
+        let page = directory.website().unwrap_or("the CA's website");
+        let hint = format!("see {page} for an identifier and key for --eab-kid and --eab-hmac-key");
+        failure.hint = Some(hint);
+    }
+    account
+}
+
+/// Fetches the chain, or another one of the CA's that leads to `preferred` (§7.4.2), and checks it.
+fn download(
+    client: &mut Client,
+    url: &AcmeUrl,
+    csr: &Csr,
+    preferred: Option<&str>,
+) -> Result<Chain> {
+    let reply = client.download(url)?;
+    let chain = Chain::parse(&reply.body)?;
+    let wanted = preferred.filter(|name| !chain.leads_to(name));
+    if let Some(name) = wanted {
+        for url in reply.alternates() {
+            let other = client
+                .read(&url)
+                .and_then(|reply| Chain::parse(&reply.body));
+            match other {
+                Ok(other) if other.leads_to(name) => return other.check(csr).map(|()| other),
+                Ok(_) => {}
+                Err(error) => warn!("an alternate chain cannot be used: {error:#}"),
+            }
+        }
+        let root = chain.root();
+        warn!("no chain of the CA's leads to `{name}`; this one leads to `{root}`");
+    }
+    chain.check(csr)?;
+    Ok(chain)
 }
 
 /// A name that is still to be proven.

@@ -55,6 +55,22 @@ pub struct Options {
     #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = contact)]
     pub contact: Option<Vec<String>>,
 
+    /// Key identifier of an account elsewhere that the CA wants yours bound to (EAB)
+    #[arg(long, value_name = "ID", requires = "eab_hmac_key")]
+    pub eab_kid: Option<String>,
+
+    /// File with the HMAC key that belongs to --eab-kid (base64url), read only to register
+    #[arg(long, value_name = "FILE", requires = "eab_kid")]
+    pub eab_hmac_key: Option<PathBuf>,
+
+    /// Profile of the certificate, one of those that the CA offers
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// Of the CA's chains, the one whose topmost certificate was issued by, or is, NAME
+    #[arg(long, value_name = "NAME")]
+    pub preferred_chain: Option<String>,
+
     /// Do not fetch the challenge files before the CA does
     #[arg(long)]
     pub disable_check: bool,

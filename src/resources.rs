@@ -4,9 +4,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::failure::Failure;
 
 /// Longest token that is accepted: it becomes a file name.
 const MAX_TOKEN: usize = 255;
@@ -63,6 +65,28 @@ impl Directory {
     /// Where the CA's terms of service are, if it says so.
     pub fn terms_of_service(&self) -> Option<&str> {
         self.meta["termsOfService"].as_str()
+    }
+
+    /// The CA's own page, where it may explain how to get an external account.
+    pub fn website(&self) -> Option<&str> {
+        self.meta["website"].as_str()
+    }
+
+    /// Whether the CA offers this profile (draft-ietf-acme-profiles).
+    ///
+    /// # Errors
+    /// It does not; what it offers is told below.
+    pub fn check_profile(&self, name: &str) -> Result<()> {
+        let profiles = self.meta["profiles"].as_object();
+        let profiles = profiles.with_context(|| format!("--profile {name}: the CA offers none"))?;
+        let line = |(name, about): (&String, &Value)| {
+            let about = about.as_str().unwrap_or("no description");
+            format!("{}: {}", excerpt(name), excerpt(about))
+        };
+        let failure = Failure::new(format!("--profile {name}: the CA offers others"));
+        let failure = failure.below(profiles.iter().map(line).collect());
+        ensure!(profiles.contains_key(name), failure);
+        Ok(())
     }
 }
 

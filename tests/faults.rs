@@ -17,14 +17,14 @@ use crate::support::web::{Request, Web, response};
 const NAMES: [&str; 3] = ["a.test", "b.test", "c.test"];
 
 /// A user, a web server, and a CA that lies about one thing.
-struct Stage {
-    directory: TempDir,
-    web: Web,
-    ca: Ca,
+pub struct Stage {
+    pub directory: TempDir,
+    pub web: Web,
+    pub ca: Ca,
 }
 
 /// A stage with an honest CA but for what `lie` does to it.
-fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
+pub fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
     stage_with(lie, |_, _| None)
 }
 
@@ -57,7 +57,7 @@ fn stage_with(
 }
 
 impl Stage {
-    fn getcrt(&self) -> Run {
+    pub fn getcrt(&self) -> Run {
         self.by(Run::new())
     }
 
@@ -86,7 +86,7 @@ impl Stage {
 
     /// A run that must bring a certificate in spite of all, by the rules of the protocol.
     #[track_caller]
-    fn issues(&self) -> Outcome {
+    pub fn issues(&self) -> Outcome {
         let outcome = self.getcrt().outcome();
         outcome.exits(0).check(
             "no PEM",
@@ -102,7 +102,7 @@ impl Stage {
 
     /// A run that must fail with `told` in its error line, and lose nothing.
     #[track_caller]
-    fn fails(&self, told: &str) -> Outcome {
+    pub fn fails(&self, told: &str) -> Outcome {
         self.fails_within("60", told)
     }
 
@@ -123,7 +123,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn nothing_is_left(&self, outcome: &Outcome) {
+    pub fn nothing_is_left(&self, outcome: &Outcome) {
         assert_eq!(
             listing(&self.directory.path().join("acme")),
             [""; 0],
@@ -724,7 +724,9 @@ fn bodies_without_end() {
     stage_1.fails("the response body is larger than request limit: 1048576");
     let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
     let stage_2 = stage(|ca| ca.lie("directory", move |reply, _| reply.wire = drip.clone()));
-    stage_2.fails_within("3", "no answer in time").says("hint: no time was left (--timeout) for another try");
+    stage_2
+        .fails_within("3", "no answer in time")
+        .says("hint: no time was left (--timeout) for another try");
     let stage_3 = stage(|ca| ca.lie("directory", |reply, _| reply.wire = Wire::Hang));
     stage_3.fails_within("3", "no answer in time");
 }

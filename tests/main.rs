@@ -8,6 +8,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod accounts;
 mod cli;
 mod faults;
 mod pebble;

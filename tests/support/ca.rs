@@ -468,7 +468,9 @@ impl State {
                 wire: Wire::Whole,
             },
             "newAccount" | "account" => {
-                if resource == "newAccount" && payload["termsOfServiceAgreed"] != true {
+                let is_asking = payload["onlyReturnExisting"] == true;
+                if resource == "newAccount" && payload["termsOfServiceAgreed"] != true && !is_asking
+                {
                     self.note("the terms of service are not agreed to");
                 }
                 if !payload["contact"].is_null() {
@@ -487,9 +489,11 @@ impl State {
                     .as_array()
                     .cloned()
                     .unwrap_or_default();
-                if payload.as_object().map(|order| order.len()) != Some(1)
-                    || self.identifiers.is_empty()
-                {
+                let known = ["identifiers", "profile", "replaces"];
+                let is_known = |order: &serde_json::Map<_, _>| {
+                    order.keys().all(|name| known.contains(&name.as_str()))
+                };
+                if !payload.as_object().is_some_and(is_known) || self.identifiers.is_empty() {
                     self.note(format!("newOrder of {payload}"));
                 }
                 self.statuses = vec!["pending"; self.identifiers.len()];

@@ -41,13 +41,28 @@ impl World {
         World::around(directory, Web::serving(&acme_dir), knobs)
     }
 
+    /// A CA that wants every account bound to one that it has elsewhere: these keys by their names.
+    pub fn with_external_accounts(keys: &str) -> World {
+        let directory = directory();
+        let acme_dir = directory.path().join("acme");
+        fs::create_dir(&acme_dir).unwrap();
+        let config = format!(
+            r#", "externalAccountBindingRequired": true, "externalAccountMACKeys": {keys}"#
+        );
+        World::configured(directory, Web::serving(&acme_dir), &[], &config)
+    }
+
     /// A CA that looks for challenge files at `web`.
     pub fn around(directory: TempDir, web: Web, knobs: &[(&str, &str)]) -> World {
+        World::configured(directory, web, knobs, "")
+    }
+
+    fn configured(directory: TempDir, web: Web, knobs: &[(&str, &str)], more: &str) -> World {
         let [acme_port, management_port, dns, dns_port] =
             [free_port(), free_port(), free_port(), free_port()];
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{acme_port}", "managementListenAddress": "127.0.0.1:{management_port}",
-            "certificate": "{}", "privateKey": "{}", "httpPort": {}, "tlsPort": 1}}}}"#,
+            "certificate": "{}", "privateKey": "{}", "httpPort": {}, "tlsPort": 1{more}}}}}"#,
             https().certificate.display(),
             https().key.display(),
             web.port
@@ -227,8 +242,13 @@ impl World {
 
     /// The root that Pebble has made for itself.
     pub fn fetch_root(&self) -> PathBuf {
+        self.fetch_alternate_root(0)
+    }
+
+    /// One of the roots that Pebble has made for itself.
+    pub fn fetch_alternate_root(&self, number: usize) -> PathBuf {
         let root = self.path("pebble-root.pem");
-        let page = https_get(self.management_port, "/roots/0");
+        let page = https_get(self.management_port, &format!("/roots/{number}"));
         let start = page
             .find("-----BEGIN")
             .unwrap_or_else(|| panic!("no root in {page}"));

@@ -1,0 +1,201 @@
+//! External accounts, profiles and the choice of a chain.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::faults::stage;
+use crate::support::ca::Reply;
+use crate::support::files::{listing, openssl};
+use crate::support::pebble::{NAMES, World};
+
+/// A key of an account elsewhere, as CAs hand them out.
+const HMAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
+#[test]
+fn an_account_is_bound_once_and_the_key_is_needed_no_more() {
+    let world = World::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
+    let key = world.path("eab.key");
+    fs::write(&key, format!("{HMAC_KEY}==\n")).unwrap();
+    let getcrt = || {
+        world.getcrt().args(&[
+            "--eab-kid",
+            "kid-1",
+            "--eab-hmac-key",
+            key.to_str().unwrap(),
+        ])
+    };
+    let outcome = getcrt().args(&["-v", "--contact", "me@a.test"]).outcome();
+    outcome
+        .exits(0)
+        .says("\nRegistered! Account ID: https://")
+        .says("\"onlyReturnExisting\": true");
+    outcome
+        .says("\"externalAccountBinding\": {")
+        .says_not(HMAC_KEY)
+        .says_not(&HMAC_KEY[..20]);
+    world.verify_pem(&outcome.stdout, &NAMES);
+    fs::remove_file(&key).unwrap();
+    getcrt()
+        .outcome()
+        .issued()
+        .says("\nAlready registered! Account ID: https://");
+    // Without the pair, too: the account is known.
+    world.getcrt().outcome().issued();
+}
+
+#[test]
+fn a_key_from_a_pipe() {
+    let world = World::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
+    let key = world.path("eab.key");
+    fs::write(&key, HMAC_KEY).unwrap();
+    let mut run = world
+        .getcrt()
+        .args(&["--eab-kid", "kid-1", "--eab-hmac-key", "/dev/stdin"]);
+    run.command.stdin(fs::File::open(&key).unwrap());
+    world.verify(&run.outcome(), &NAMES);
+}
+
+#[test]
+fn external_accounts_that_are_none() {
+    let world = World::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
+    let key = world.path("eab.key");
+    let run = |kid: &str| {
+        world
+            .getcrt()
+            .args(&["--eab-kid", kid, "--eab-hmac-key", key.to_str().unwrap()])
+            .outcome()
+    };
+    run("kid-1")
+        .failed("cannot register the account: Error loading ")
+        .says("eab.key: No such file or directory");
+    fs::write(&key, "not base64!").unwrap();
+    run("kid-1")
+        .failed("eab.key: no base64url key in it")
+        .says_not("not base64!");
+    fs::write(&key, HMAC_KEY).unwrap();
+    run("kid-2")
+        .failed("cannot register the account: https://")
+        .says("urn:ietf:params:acme:error:");
+    fs::write(&key, HMAC_KEY.replace('z', "y")).unwrap();
+    run("kid-1")
+        .failed("cannot register the account: https://")
+        .says_not(&HMAC_KEY[1..20]);
+    let without = world.getcrt().outcome();
+    without.failed("urn:ietf:params:acme:error:externalAccountRequired");
+    without.says(
+        "\nhint: see the CA's website for an identifier and key for --eab-kid and --eab-hmac-key\n",
+    );
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+}
+
+#[test]
+fn the_cas_own_page_on_external_accounts() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("directory", |reply, _| {
+            reply.edit(|d| d["meta"]["website"] = json!("https://ca.test/eab"))
+        });
+        ca.lie("newAccount", |reply, _| {
+            reply.problem(403, "externalAccountRequired", "who are you?")
+        })
+    });
+    stage
+        .fails("who are you? (")
+        .says("\nhint: see https://ca.test/eab for an identifier and key");
+}
+
+/// Offers two profiles.
+fn offer(reply: &mut Reply, _: usize) {
+    reply.edit(|directory| {
+        directory["meta"]["profiles"] = json!({"classic": "90 days", "shortlived": "six\u{7} days"})
+    });
+}
+
+#[test]
+fn a_profile_that_is_offered() {
+    let stage = stage(|ca| ca.lie("directory", offer));
+    stage
+        .getcrt()
+        .args(&["--profile", "shortlived"])
+        .outcome()
+        .issued();
+    assert_eq!(stage.ca.payload("newOrder")["profile"], "shortlived");
+    stage.getcrt().outcome().issued();
+    assert!(stage.ca.payload("newOrder")["profile"].is_null());
+}
+
+#[test]
+fn profiles_that_are_not_offered() {
+    let others = stage(|ca| ca.lie("directory", offer));
+    let outcome = others.getcrt().args(&["--profile", "tlsserver"]).outcome();
+    outcome.failed("--profile tlsserver: the CA offers others");
+    outcome.says("\n  classic: 90 days\n  shortlived: six\\u{7} days\n");
+    assert_eq!(others.ca.count("newAccount"), 0);
+    let none = stage(|ca| ca);
+    none.getcrt()
+        .args(&["--profile", "classic"])
+        .outcome()
+        .failed("--profile classic: the CA offers none");
+}
+
+#[test]
+fn every_chain_can_be_chosen() {
+    let world = World::with(&[("PEBBLE_ALTERNATE_ROOTS", "2")]);
+    for number in 0..3 {
+        let root = world.fetch_alternate_root(number);
+        let root = root.to_str().unwrap();
+        let subject = openssl(&[
+            "x509",
+            "-in",
+            root,
+            "-noout",
+            "-subject",
+            "-nameopt",
+            "multiline",
+        ]);
+        let name = subject
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("commonName"))
+            .unwrap();
+        let name = name.trim_start_matches([' ', '=']);
+        let outcome = world.getcrt().args(&["--preferred-chain", name]).outcome();
+        outcome.issued();
+        let chain = world.path("chain.pem");
+        fs::write(&chain, &outcome.stdout).unwrap();
+        let chain = chain.to_str().unwrap();
+        // Its last certificate was issued by that root and no other.
+        openssl(&["verify", "-CAfile", root, "-untrusted", chain, chain]);
+    }
+    let outcome = world
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"])
+        .outcome();
+    outcome.exits(0).says("\nwarning: no chain of the CA's leads to `Nobody Root X9`; this one leads to `Pebble Root CA ");
+    world.verify_pem(&outcome.stdout, &NAMES);
+}
+
+#[test]
+fn links_in_all_their_forms() {
+    let links = |reply: &mut Reply, count| {
+        if count == 0 {
+            reply.header("Link", "<https://localhost:1/index>;rel=\"index\", </relative>; rel=alternate, <https://localhost:1/alternate>; title=\"x, y\" ; rel=Alternate");
+        }
+    };
+    let stage = stage(|ca| ca.lie("certificate", links));
+    let outcome = stage
+        .getcrt()
+        .args(&["--preferred-chain", "Another CA", "--timeout", "6"])
+        .outcome();
+    // One link is an alternate, and nobody is at home there; the default chain is as good as ever.
+    outcome
+        .exits(0)
+        .says("warning: an alternate chain cannot be used: https://localhost:1/alternate: ");
+    outcome.says_not("localhost:1/index").says(
+        "warning: no chain of the CA's leads to `Another CA`; this one leads to `Scripted CA`",
+    );
+    let chosen = stage
+        .getcrt()
+        .args(&["--preferred-chain", "Scripted CA"])
+        .outcome();
+    chosen.issued();
+}

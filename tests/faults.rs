@@ -1014,7 +1014,7 @@ fn a_circle_of_redirects() {
 /// Runs in a mount namespace where `folder` is a file system of `size`.
 fn on_a_small_disk(stage: &Stage, folder: &str, size: &str) -> Run {
     let script = format!("mount -t tmpfs -o size={size} none {folder} && exec \"$0\" \"$@\"");
-    let run = Run::of("unshare").args(&["--map-root-user", "--mount", "sh", "-c", &script, GETCRT]);
+    let run = Run::of_script_with_mounts(&script).arg(GETCRT);
     stage.by(run)
 }
 
@@ -1323,7 +1323,7 @@ fn no_trust_store_at_all() {
     let stage = stage(|ca| ca);
     let script =
         "mount -t tmpfs none /etc/ssl && mount -t tmpfs none /usr/lib/ssl && exec \"$0\" \"$@\"";
-    let run = Run::of("unshare").args(&["--map-root-user", "--mount", "sh", "-c", script, GETCRT]);
+    let run = Run::of_script_with_mounts(script).arg(GETCRT);
     stage.by(run).outcome().issued();
 }
 

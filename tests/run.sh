@@ -9,6 +9,7 @@ need pebble pebble
 need pebble-challtestsrv pebble
 need nginx nginx-light
 need setpriv util-linux
+need mount mount
 need bash bash
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
 install_needed

@@ -8,7 +8,7 @@ pub mod web;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub struct Server(pub Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        kill("TERM", self.0.id());
         let asked = Instant::now();
         while asked.elapsed() < Duration::from_secs(5) && !matches!(self.0.try_wait(), Ok(Some(_)))
         {
@@ -30,6 +30,16 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal, by the shell's own kill: a small Debian has no other.
+pub fn kill(signal: &str, process: u32) -> bool {
+    let script = format!("kill -s {signal} {process}");
+    Command::new("sh")
+        .args(["-c", &script])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// A port of loopback that nobody listens on. Each is given once, below those that Linux hands out

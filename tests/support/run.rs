@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{PATIENCE, kill};
 
 /// The program under test.
 pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
@@ -22,6 +24,14 @@ impl Run {
     /// A run with nothing on its command line.
     pub fn new() -> Run {
         Run::of(GETCRT)
+    }
+
+    /// A run of a shell script in a mount namespace of its own; "$0" and "$@" are what is added.
+    pub fn of_script_with_mounts(script: &str) -> Run {
+        // Root needs no user namespace, which is not to be had everywhere.
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        let run = Run::of("unshare").args(if is_root { &[] } else { &["--map-root-user"] });
+        run.args(&["--mount", "sh", "-c", script])
     }
 
     /// A run of another program, which in turn may run getcrt.
@@ -113,11 +123,7 @@ impl Running {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        assert!(kill(name, self.child.id()));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use log::warn;
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef, X509Ref};
 
+use crate::account_key::base64url;
 use crate::csr::{self, Csr};
 use crate::input;
 use crate::resources::Identifier;
@@ -39,25 +40,37 @@ impl Chain {
         certificates.filter(|found| !found.is_empty()).map(Chain)
     }
 
+    /// What makes the certificate useless for the CSR, if anything: another key, a missing name, an
+    /// end in the past.
+    ///
+    /// # Errors
+    /// OpenSSL's own.
+    pub fn flaw(&self, csr: &Csr) -> Result<Option<String>> {
+        let (leaf, names) = (self.leaf(), names(self.leaf()));
+        if !leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key)) {
+            return Ok(Some(
+                "the certificate is for another key than the CSR's".to_owned(),
+            ));
+        }
+        let missing = csr.identifiers.iter().find(|name| !names.contains(name));
+        let (now, until) = (Asn1Time::days_from_now(0)?, leaf.not_after());
+        let clock = format!("by this machine's clock it is {}", now.as_ref());
+        let ended = || format!("the certificate ended at {until}; {clock}");
+        let missing = missing
+            .map(|name| format!("the certificate is not for {name}, which the CSR asks for"));
+        Ok(missing.or_else(|| self.is_expired().then(ended)))
+    }
+
     /// Looks whether the chain is for the CSR and holds together. What would make it useless is an
     /// error; all else is a warning, for an issued certificate is not to be thrown away lightly.
     ///
     /// # Errors
-    /// Another key, a missing name, an end in the past, or a signature that is not its issuer's.
+    /// A [`flaw`](Chain::flaw), or a signature that is not its issuer's.
     pub fn check(&self, csr: &Csr) -> Result<()> {
-        let (leaf, ordered) = (self.leaf(), &csr.identifiers);
-        let key = leaf.public_key();
-        let has_key = key.is_ok_and(|key| key.public_eq(&csr.key));
-        ensure!(has_key, "the certificate is for another key than the CSR's");
-        let names = names(leaf);
-        if let Some(missing) = ordered.iter().find(|name| !names.contains(name)) {
-            bail!("the certificate is not for {missing}, which the CSR asks for");
+        if let Some(flaw) = self.flaw(csr)? {
+            bail!(flaw);
         }
-        let (now, until) = (Asn1Time::days_from_now(0)?, leaf.not_after());
-        let clock = format!("by this machine's clock it is {}", now.as_ref());
-        let is_over = self.is_expired();
-        ensure!(!is_over, "the certificate ended at {until}; {clock}");
-
+        let (leaf, now) = (self.leaf(), Asn1Time::days_from_now(0)?);
         let by_name = |issuer: &&X509| is_same(issuer.subject_name(), leaf.issuer_name());
         let issuers = self.0[1..].iter().filter(by_name);
         let verdicts: Vec<_> = issuers.map(|issuer| is_signed_by(leaf, issuer)).collect();
@@ -70,9 +83,12 @@ impl Chain {
         }
         let from = leaf.not_before();
         if *from > *now {
-            warn!("the certificate begins at {from}; {clock}, is that right?");
+            let now = now.as_ref();
+            warn!(
+                "the certificate begins at {from}; by this machine's clock it is {now}, is that right?"
+            );
         }
-        for extra in names.iter().filter(|name| !ordered.contains(name)) {
+        for extra in self.extra_names(csr) {
             warn!("the certificate is for {extra} too, which the CSR does not ask for");
         }
         for pair in self.0.windows(2) {
@@ -114,6 +130,34 @@ impl Chain {
         common_name(self.0[self.0.len() - 1].issuer_name())
     }
 
+    /// The names that the certificate is for and the CSR does not ask for.
+    pub fn extra_names(&self, csr: &Csr) -> Vec<Identifier> {
+        let is_extra = |name: &Identifier| !csr.identifiers.contains(name);
+        names(self.leaf()).into_iter().filter(is_extra).collect()
+    }
+
+    /// When the certificate begins and ends, in Unix time.
+    ///
+    /// # Errors
+    /// OpenSSL's own.
+    pub fn validity(&self) -> Result<(i64, i64), ErrorStack> {
+        Ok((
+            unix(self.leaf().not_before())?,
+            unix(self.leaf().not_after())?,
+        ))
+    }
+
+    /// How renewal information names the certificate (RFC 9773 §4.1): by its issuer's key and its
+    /// serial number, whose first byte is zero where the next would make the number negative.
+    pub fn certificate_id(&self) -> Option<String> {
+        let issuer = base64url(self.leaf().authority_key_id()?.as_slice());
+        let mut serial = self.leaf().serial_number().to_bn().ok()?.to_vec();
+        if serial.first().is_none_or(|byte| *byte >= 0x80) {
+            serial.insert(0, 0);
+        }
+        Some(format!("{issuer}.{}", base64url(serial)))
+    }
+
     /// Whether the certificate has ended by this machine's clock.
     pub fn is_expired(&self) -> bool {
         Asn1Time::days_from_now(0).is_ok_and(|now| *self.leaf().not_after() <= *now)
@@ -129,6 +173,15 @@ impl Chain {
     fn leaf(&self) -> &X509Ref {
         &self.0[0]
     }
+}
+
+/// Seconds since 1970.
+///
+/// # Errors
+/// The time is none.
+pub fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    Ok(i64::from(since.days) * 86_400 + i64::from(since.secs))
 }
 
 /// The names that a certificate is for. Others than DNS names and IP addresses are left out.

@@ -56,7 +56,7 @@ pub struct Client<'a> {
     agent: Agent,
     key: &'a AccountKey,
     end: Instant,
-    new_nonce: Option<AcmeUrl>,
+    directory: Option<Directory>,
     account: Option<AcmeUrl>,
     nonces: Mutex<Vec<String>>,
 }
@@ -113,27 +113,47 @@ impl<'a> Client<'a> {
             agent,
             key,
             end: Instant::now() + timeout,
-            new_nonce: None,
+            directory: None,
             account: None,
             nonces: Mutex::default(),
         })
     }
 
-    /// Fetches the CA's directory (§7.1.1); nonces come from where it says from now on.
+    /// Fetches the CA's directory (§7.1.1), once; nonces come from where it says from now on.
     ///
     /// # Errors
     /// The CA cannot be reached within the deadline, or what is there is no RFC 8555 directory.
     pub fn directory(&mut self, url: &str) -> Result<Directory> {
+        if let Some(directory) = &self.directory {
+            return Ok(directory.clone());
+        }
         let url = AcmeUrl::try_from(url.to_owned()).map_err(Error::msg)?;
-        let reply = self.exchange_unsigned(Method::GET, &url)?;
+        let reply = self.get(&url)?;
         let v1: Value = reply.json().unwrap_or_default();
         if v1["new-reg"].is_string() {
             bail!("{url} speaks ACME v1, which is out of use; name the CA's RFC 8555 directory");
         }
         let directory = reply.json::<Directory>();
         let directory = directory.with_context(|| format!("{url} is no directory"))?;
-        self.new_nonce = Some(directory.new_nonce.clone());
+        self.directory = Some(directory.clone());
         Ok(directory)
+    }
+
+    /// A request that is not signed: for the directory, and for renewal information.
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached within the deadline.
+    pub fn get(&self, url: &AcmeUrl) -> Result<Reply> {
+        self.exchange_unsigned(Method::GET, url)
+    }
+
+    /// Does `work` in `time` at most, or until the deadline if that is sooner.
+    pub fn hurried<T>(&mut self, time: Duration, work: impl FnOnce(&mut Self) -> T) -> T {
+        let end = self.end;
+        self.end = end.min(Instant::now() + time);
+        let result = work(self);
+        self.end = end;
+        result
     }
 
     /// Makes the account known, or finds it (§7.3). From now on requests are signed in its name.
@@ -220,8 +240,11 @@ impl<'a> Client<'a> {
         if let Some(nonce) = self.nonces().pop() {
             return Ok(nonce);
         }
-        let url = self.new_nonce.as_ref();
-        let url = url.context("no directory has been read")?;
+        let directory = self
+            .directory
+            .as_ref()
+            .context("no directory has been read")?;
+        let url = &directory.new_nonce;
         self.exchange_unsigned(Method::HEAD, url)?;
         let nonce = self.nonces().pop();
         nonce.with_context(|| format!("{url} gives no usable Replay-Nonce"))

@@ -16,6 +16,7 @@ use crate::input;
 use crate::options::Options;
 use crate::output::Output;
 use crate::pass::side_by_side;
+use crate::renewal::{self, Renewal};
 use crate::resources::{
     AcmeUrl, Authorization, Challenge, Directory, Identifier, Order, Problem, Status, Verdict,
 };
@@ -32,7 +33,7 @@ const STANDSTILL: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// The certificate was not issued, or could not be delivered; the error says why.
-pub fn get_crt(options: &Options) -> Result<()> {
+pub fn get_crt(options: &Options) -> Result<Outcome> {
     info!("Parsing account key...");
     let account_key = AccountKey::read(&options.account_key)?;
 
@@ -45,9 +46,22 @@ pub fn get_crt(options: &Options) -> Result<()> {
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
     let output = Output::open(options)?;
 
-    info!("Getting directory...");
     let timeout = Duration::from_secs(options.timeout);
     let mut client = Client::new(&account_key, options.ca_bundle.as_deref(), timeout)?;
+    let mut replaces = None;
+    if options.renew && options.dry_run {
+        info!("This dry run does not ask whether the certificate is due.");
+    } else if options.renew {
+        match renewal::look(&mut client, options, &csr, output.current())? {
+            Renewal::NotDue(told) => return Ok(Outcome::NotDue(told)),
+            Renewal::Due(why, id) => {
+                info!("Renewing: {why}");
+                replaces = id;
+            }
+        }
+    }
+
+    info!("Getting directory...");
     let directory = client.directory(&options.directory());
     let directory = directory.context("cannot use the directory")?;
     info!("Directory found!");
@@ -77,11 +91,14 @@ pub fn get_crt(options: &Options) -> Result<()> {
     }
 
     info!("Creating new order...");
-    let mut payload = json!({"identifiers": csr.identifiers});
-    if let Some(profile) = &options.profile {
-        payload["profile"] = json!(profile);
-    }
-    let reply = client.post(&directory.new_order, &payload);
+    let replaces = replaces.filter(|id| directory.renewal_info_url(id).is_some());
+    let reply = order(
+        &client,
+        &directory,
+        &csr,
+        options.profile.as_deref(),
+        replaces,
+    );
     let reply = reply.context("cannot create the order")?;
     let order_url = reply.location().context("cannot create the order")?;
     let in_order = || format!("order {order_url}");
@@ -100,7 +117,7 @@ pub fn get_crt(options: &Options) -> Result<()> {
 
     if options.dry_run {
         info!("Dry run passed, no certificate was requested.");
-        return Ok(());
+        return Ok(Outcome::Done);
     }
 
     info!("Signing certificate...");
@@ -110,7 +127,15 @@ pub fn get_crt(options: &Options) -> Result<()> {
     output.write(&chain.to_pem()?).with_context(in_order)?;
     info!("{}", chain.summary());
     info!("Certificate signed!");
-    Ok(())
+    Ok(Outcome::Done)
+}
+
+/// How a run that did not fail has ended.
+pub enum Outcome {
+    /// With a certificate, or a dry run that passed.
+    Done,
+    /// With nothing done: why.
+    NotDue(String),
 }
 
 /// Makes the account known or finds it (§7.3), bound to one elsewhere where that is asked for.
@@ -144,6 +169,33 @@ fn register(
         failure.hint = Some(hint);
     }
     account
+}
+
+/// Creates the order (§7.4). A CA that does not want to hear what it replaces hears nothing of it
+/// (RFC 9773 §5).
+fn order(
+    client: &Client,
+    directory: &Directory,
+    csr: &Csr,
+    profile: Option<&str>,
+    replaces: Option<String>,
+) -> Result<Reply> {
+    let mut payload = json!({"identifiers": csr.identifiers});
+    if let Some(profile) = profile {
+        payload["profile"] = json!(profile);
+    }
+    if let Some(id) = replaces {
+        let mut renewing = payload.clone();
+        renewing["replaces"] = json!(id);
+        let reply = client.post(&directory.new_order, &renewing);
+        let kinds = ["alreadyReplaced", "malformed", "notFound", "unauthorized"];
+        let Err(error) = reply else { return reply };
+        if !kinds.iter().any(|kind| Failure::is(&error, kind)) {
+            return Err(error);
+        }
+        info!("The CA does not take this order for a renewal: {error:#}");
+    }
+    client.post(&directory.new_order, &payload)
 }
 
 /// Fetches the chain, or another one of the CA's that leads to `preferred` (§7.4.2), and checks it.

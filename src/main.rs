@@ -16,6 +16,7 @@ mod input;
 mod options;
 mod output;
 mod pass;
+mod renewal;
 mod resources;
 mod self_check;
 mod temporary;
@@ -25,18 +26,31 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Error};
-use log::{Level, LevelFilter, error};
+use log::{Level, LevelFilter, error, info, log};
 
 use crate::failure::Failure;
+use crate::get_crt::Outcome;
 use crate::options::Options;
+
+/// Exit status of a run that found the certificate not due.
+const NOT_DUE: u8 = 3;
 
 fn main() -> ExitCode {
     let options = Options::from_command_line();
     open_stderr(&options);
     let signals = temporary::clean_up_on_signals().context("cannot watch for signals");
     match signals.and_then(|()| get_crt::get_crt(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::NotDue(told)) => {
+            info!("{told}");
+            ExitCode::from(NOT_DUE)
+        }
+        Err(error) => {
+            if let Some((level, told)) = renewal::what_is_left(&options) {
+                log!(level, "{told}");
+            }
+            report(&error)
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub struct Options {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
+    /// Do nothing unless the certificate at --output is due (or missing, or not for the CSR)
+    #[arg(long, requires = "output")]
+    pub renew: bool,
+
     /// ACME directory of the CA [default: Let's Encrypt]
     #[arg(long, value_name = "URL")]
     pub directory_url: Option<String>,
@@ -100,7 +104,7 @@ const AFTER_HELP: &str = "\
 Example:
   getcrt --account-key account.key --csr domain.csr --acme-dir /var/www/acme-challenge/ > signed.crt
 
-Exit status: 0 issued (or the dry run passed), 1 not issued, 2 wrong usage.";
+Exit status: 0 issued (or the dry run passed), 1 not issued, 2 wrong usage, 3 not due for renewal.";
 
 impl Options {
     /// Reads the process's command line; prints help, version or a usage error and exits there.

@@ -49,6 +49,11 @@ impl Output {
         Ok(Output(Some(replacement)))
     }
 
+    /// The certificate in the file that will be replaced, as it is now.
+    pub fn current(&self) -> Option<Chain> {
+        Chain::of_file(&fs::read(&self.0.as_ref()?.target).ok()?)
+    }
+
     /// Delivers the chain.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl fmt::Display for AcmeUrl {
 }
 
 /// The CA's entry points (§7.1.1).
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Directory {
     /// Where a fresh nonce comes from.
@@ -58,6 +58,8 @@ pub struct Directory {
     /// Where a certificate is ordered.
     pub new_order: AcmeUrl,
     #[serde(default)]
+    renewal_info: Value,
+    #[serde(default)]
     meta: Value,
 }
 
@@ -65,6 +67,12 @@ impl Directory {
     /// Where the CA's terms of service are, if it says so.
     pub fn terms_of_service(&self) -> Option<&str> {
         self.meta["termsOfService"].as_str()
+    }
+
+    /// Where the CA suggests when to renew a certificate (RFC 9773 §4.1), if it does.
+    pub fn renewal_info_url(&self, certificate_id: &str) -> Option<AcmeUrl> {
+        let base = self.renewal_info.as_str()?.trim_end_matches('/');
+        AcmeUrl::try_from(format!("{base}/{certificate_id}")).ok()
     }
 
     /// The CA's own page, where it may explain how to get an external account.

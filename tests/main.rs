@@ -13,4 +13,5 @@ mod cli;
 mod faults;
 mod pebble;
 mod promises;
+mod renewal;
 mod support;

@@ -20,7 +20,8 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private, Public};
 use openssl::sha::sha256;
 use openssl::ssl::{SslAcceptor, SslMethod};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints};
+use openssl::x509::extension::{SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
 
@@ -120,7 +121,7 @@ pub fn honest(http_port: u16) -> Script {
 impl Script {
     /// From now on replies about `resource` are changed by `lie`, which is told how many of them
     /// there were before. Resources: directory, newNonce, newAccount, account, newOrder, order,
-    /// authorization, challenge, finalize, certificate.
+    /// authorization, challenge, finalize, certificate, renewalInfo.
     pub fn lie(
         mut self,
         resource: &'static str,
@@ -306,7 +307,7 @@ impl State {
         }
         let resource = self.resource(&head.path);
         let payload = match (head.method.as_str(), resource) {
-            ("GET", "directory") | ("HEAD", "newNonce") => Value::Null,
+            ("GET", "directory" | "renewalInfo") | ("HEAD", "newNonce") => Value::Null,
             ("POST", _) => self.check_jws(head, resource, body),
             _ => {
                 self.note(format!("{} {}", head.method, head.path));
@@ -370,6 +371,7 @@ impl State {
             "challenge" => "challenge",
             "finalize" => "finalize",
             "certificate" => "certificate",
+            "renewal-info" => "renewalInfo",
             _ => {
                 self.note(format!("a request for {path}"));
                 "nothing"
@@ -667,6 +669,19 @@ impl Leaf {
             .unwrap();
         builder.set_pubkey(&self.key).unwrap();
         set_validity(&mut builder, self.hours);
+        let mut serial = [0; 16];
+        openssl::rand::rand_bytes(&mut serial).unwrap();
+        let serial = BigNum::from_slice(&serial)
+            .unwrap()
+            .to_asn1_integer()
+            .unwrap();
+        builder.set_serial_number(&serial).unwrap();
+        let context = builder.x509v3_context(Some(&issuer.certificate), None);
+        let issuers_key = AuthorityKeyIdentifier::new()
+            .keyid(true)
+            .build(&context)
+            .unwrap();
+        builder.append_extension(issuers_key).unwrap();
         let mut sans = SubjectAlternativeName::new();
         for name in &self.names {
             if name.parse::<std::net::IpAddr>().is_ok() {
@@ -708,6 +723,10 @@ impl Issuer {
         set_validity(&mut builder, (-24 * 365, 24 * 365));
         let constraints = BasicConstraints::new().critical().ca().build().unwrap();
         builder.append_extension(constraints).unwrap();
+        let own_key = SubjectKeyIdentifier::new()
+            .build(&builder.x509v3_context(None, None))
+            .unwrap();
+        builder.append_extension(own_key).unwrap();
         builder.sign(&key, MessageDigest::sha256()).unwrap();
         Issuer {
             certificate: builder.build(),

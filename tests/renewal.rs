@@ -1,0 +1,421 @@
+//! Renewal: whether it is due, by the CA or by lifetime, and what then happens.
+
+use std::fs;
+
+use openssl::asn1::Asn1Time;
+use serde_json::{Value, json};
+
+use crate::faults::{Stage, stage};
+use crate::support::ca::{Reply, Script, Wire};
+use crate::support::files::{key, listing};
+use crate::support::pebble::{NAMES, World, text};
+use crate::support::run::{Outcome, Run};
+
+/// A moment `hours` from now, as RFC 3339 has it.
+fn moment(hours: i64) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let time = Asn1Time::from_unix(now.as_secs() as i64 + hours * 3600)
+        .unwrap()
+        .to_string();
+    // "Nov  6 08:49:37 1994 GMT"
+    let parts: Vec<&str> = time.split_whitespace().collect();
+    let months = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let month = months.iter().position(|month| *month == parts[0]).unwrap() + 1;
+    format!("{}-{month:02}-{:0>2}T{}Z", parts[3], parts[1], parts[2])
+}
+
+/// A CA that suggests a window, from `start` to `end` in hours from now.
+fn suggesting(ca: Script, start: i64, end: i64) -> Script {
+    let window = json!({"suggestedWindow": {"start": moment(start), "end": moment(end)}, "explanationURL": "https://ca.test/why"});
+    telling(ca, window)
+}
+
+/// A CA with this renewal information.
+fn telling(ca: Script, information: Value) -> Script {
+    let ca = ca.lie("directory", |reply, _| {
+        reply.edit(|directory| {
+            let base = directory["newOrder"]
+                .as_str()
+                .unwrap()
+                .replace("new-order", "renewal-info");
+            directory["renewalInfo"] = json!(base);
+        });
+    });
+    ca.lie("renewalInfo", move |reply, _| {
+        reply.replace(200, &information.to_string())
+    })
+}
+
+impl Stage {
+    fn renew(&self) -> Run {
+        self.getcrt().args(&["--renew", "-o", "cert.pem"])
+    }
+
+    fn certificate(&self) -> String {
+        text(&self.directory.path().join("cert.pem"))
+    }
+
+    /// Issues a certificate with --renew, for there is none yet.
+    #[track_caller]
+    fn issue(&self) {
+        let outcome = self.renew().outcome();
+        outcome
+            .exits(0)
+            .says("\nRenewing: there is no certificate yet\n")
+            .says("\nCertificate signed!\n");
+        assert!(
+            self.ca.payload("newOrder")["replaces"].is_null(),
+            "{outcome}"
+        );
+        self.nothing_is_left(&outcome);
+    }
+
+    /// A run that has nothing to do: exit 3, one line, and nothing asked of the CA but advice.
+    #[track_caller]
+    fn not_due(&self, told: &str) -> Outcome {
+        let (before, orders) = (self.certificate(), self.ca.count("newAccount"));
+        let outcome = self.renew().outcome();
+        outcome
+            .exits(3)
+            .says(told)
+            .check("stdout is not empty", outcome.stdout.is_empty());
+        outcome.check(
+            "the last line is another",
+            outcome
+                .stderr
+                .lines()
+                .last()
+                .unwrap()
+                .starts_with("Not due before "),
+        );
+        assert_eq!(
+            (self.certificate(), self.ca.count("newAccount")),
+            (before, orders),
+            "{outcome}"
+        );
+        self.nothing_is_left(&outcome);
+        let quiet = self.renew().arg("--quiet").outcome();
+        quiet
+            .exits(3)
+            .check("--quiet says something", quiet.stderr.is_empty());
+        outcome
+    }
+
+    /// A run that renews, for the reason `told`.
+    #[track_caller]
+    fn due(&self, told: &str) -> Outcome {
+        let before = self.certificate();
+        let outcome = self.renew().outcome();
+        outcome
+            .exits(0)
+            .says(&format!("\nRenewing: {told}"))
+            .says("\nCertificate signed!\n");
+        assert!(self.certificate() != before, "{outcome}");
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+}
+
+#[test]
+fn issue_then_not_due_with_a_real_ca() {
+    let world = World::new();
+    let output = world.path("out.crt");
+    let getcrt = || {
+        world
+            .getcrt()
+            .args(&["--renew", "-o", output.to_str().unwrap()])
+    };
+    getcrt().outcome().exits(0).says("\nCertificate signed!\n");
+    world.verify_pem(&text(&output), &NAMES);
+    let first = text(&output);
+    let outcome = getcrt().outcome();
+    // Debian's Pebble has no renewal information.
+    outcome
+        .exits(3)
+        .says("\nGoing by its lifetime: the CA has no renewal information\nNot due before ");
+    outcome
+        .says(", by its lifetime; nothing was done\n")
+        .says_not("Registering account");
+    assert_eq!(text(&output), first);
+    // Another key is a reason, whatever the time.
+    key(&world.path("domain.key"), "EC:P-256");
+    world.csr("/", &NAMES);
+    getcrt()
+        .outcome()
+        .exits(0)
+        .says("\nRenewing: the certificate is for another key than the CSR's\n");
+    world.verify_pem(&text(&output), &NAMES);
+    world.csr("/", &["a.test", "www.a.test", "new.test"]);
+    getcrt()
+        .outcome()
+        .exits(0)
+        .says("\nRenewing: the certificate is not for new.test, which the CSR asks for\n");
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+}
+
+#[test]
+fn files_that_hold_no_certificate() {
+    let stage = stage(|ca| ca);
+    let file = stage.directory.path().join("cert.pem");
+    for content in [
+        "",
+        "nonsense",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        fs::write(&file, content).unwrap();
+        stage.issue();
+    }
+}
+
+#[test]
+fn the_window_of_the_ca() {
+    for (start, end) in [(48, 72), (1, 2), (1, 100_000)] {
+        let stage = stage(|ca| suggesting(ca, start, end));
+        stage.issue();
+        let outcome = stage.not_due(", as the CA suggests; nothing was done\n");
+        outcome.says("\nThe CA explains its suggestion at https://ca.test/why\n");
+        // Every run of every day agrees.
+        let told = outcome.stderr.lines().last().unwrap();
+        stage.not_due(told);
+    }
+    for (start, end) in [(-72, -48), (-2, -1), (-100_000, -1)] {
+        let stage = stage(|ca| suggesting(ca, start, end));
+        stage.issue();
+        stage
+            .due("the certificate is due since ")
+            .says(", as the CA suggests\n");
+    }
+}
+
+#[test]
+fn a_new_order_says_what_it_replaces() {
+    let stage = stage(|ca| suggesting(ca, -2, -1));
+    stage.issue();
+    let pem = stage.certificate();
+    let old = openssl::x509::X509::from_pem(pem.as_bytes()).unwrap();
+    stage.due("the certificate is due since ");
+    let replaces = stage.ca.payload("newOrder")["replaces"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (issuer, serial) = replaces.split_once('.').unwrap();
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    let decode = |text| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    assert_eq!(decode(issuer), old.authority_key_id().unwrap().as_slice());
+    let number = openssl::bn::BigNum::from_slice(&decode(serial)).unwrap();
+    assert_eq!(number, old.serial_number().to_bn().unwrap());
+}
+
+#[test]
+fn a_ca_that_does_not_want_to_hear_what_is_replaced() {
+    for (status, kind) in [
+        (409, "alreadyReplaced"),
+        (400, "malformed"),
+        (404, "notFound"),
+        (403, "unauthorized"),
+    ] {
+        let stage = stage(|ca| {
+            // Only the order of the renewal is refused, which comes after that of the first issuance.
+            suggesting(ca, -2, -1).lie("newOrder", move |reply, count| {
+                if count == 1 {
+                    reply.problem(status, kind, "not that one");
+                }
+            })
+        });
+        stage.issue();
+        stage
+            .due("the certificate is due since ")
+            .says("\nThe CA does not take this order for a renewal: ");
+        assert!(stage.ca.payload("newOrder")["replaces"].is_null());
+        assert_eq!(stage.ca.count("newOrder"), 3);
+    }
+}
+
+#[test]
+fn other_refusals_of_a_renewal_are_final() {
+    let limit = |reply: &mut Reply, count| {
+        if count == 1 {
+            reply.problem(403, "rejectedIdentifier", "not for you");
+        }
+    };
+    let stage = stage(|ca| suggesting(ca, -2, -1).lie("newOrder", limit));
+    stage.issue();
+    let before = stage.certificate();
+    let outcome = stage.renew().outcome();
+    outcome
+        .failed("cannot create the order: ")
+        .says("\ncert.pem is as it was, good for ");
+    assert_eq!(
+        (stage.certificate(), stage.ca.count("newOrder")),
+        (before, 2)
+    );
+}
+
+#[test]
+fn broken_windows_fall_back_on_the_lifetime() {
+    let broken = |window: Value, told: &str| {
+        let stage = stage(|ca| telling(ca, json!({"suggestedWindow": window})));
+        stage.issue();
+        stage.not_due(&format!("\nGoing by its lifetime: {told}\nNot due before "));
+    };
+    broken(
+        json!({"start": moment(2), "end": moment(1)}),
+        "the CA suggests a window that ends before it begins",
+    );
+    broken(
+        json!({"start": moment(-1), "end": moment(-1)}),
+        "the CA suggests a window that ends before it begins",
+    );
+    for garbage in [
+        json!(null),
+        json!({}),
+        json!({"start": "soon", "end": "later"}),
+        json!({"start": 7, "end": []}),
+        json!({"start": moment(-2)}),
+    ] {
+        broken(garbage, "the CA's renewal information is damaged");
+    }
+}
+
+#[test]
+fn a_ca_that_cannot_be_asked_is_no_failure() {
+    let refused = |reply: &mut Reply, _| reply.problem(404, "malformed", "unknown certificate");
+    let stage_1 = stage(|ca| telling(ca, json!({})).lie("renewalInfo", refused));
+    stage_1.issue();
+    stage_1
+        .not_due("\nGoing by its lifetime: https://localhost:")
+        .says("HTTP 404, unknown certificate");
+    // Down after the first issuance.
+    let down = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.wire = Wire::Hang;
+        }
+    };
+    let stage_2 = stage(|ca| ca.lie("directory", down));
+    stage_2.issue();
+    let outcome = stage_2.renew().outcome();
+    outcome
+        .exits(3)
+        .says("\nGoing by its lifetime: https://localhost:")
+        .says("no answer in time");
+}
+
+#[test]
+fn the_lifetime_of_a_certificate() {
+    // Hours since the beginning and to the end, and whether it is due.
+    let table = [
+        (
+            "90 days, 34 % left",
+            (-90 * 24 * 66 / 100, 90 * 24 * 34 / 100),
+            false,
+        ),
+        (
+            "90 days, 33 % left",
+            (-90 * 24 * 67 / 100 - 1, 90 * 24 * 33 / 100 - 1),
+            true,
+        ),
+        (
+            "45 days, 34 % left",
+            (-45 * 24 * 66 / 100, 45 * 24 * 34 / 100),
+            false,
+        ),
+        (
+            "45 days, 33 % left",
+            (-45 * 24 * 67 / 100 - 1, 45 * 24 * 33 / 100 - 1),
+            true,
+        ),
+        ("6 days, 51 % left", (-70, 74), false),
+        ("6 days, 49 % left", (-74, 70), true),
+    ];
+    for (_, hours, is_due) in table {
+        let stage = stage(|ca| ca.leaf(move |leaf| leaf.hours = hours));
+        stage.issue();
+        match is_due {
+            true => drop(
+                stage
+                    .due("the certificate is due since ")
+                    .says(", by its lifetime\n"),
+            ),
+            false => drop(stage.not_due(", by its lifetime; nothing was done\n")),
+        }
+    }
+}
+
+#[test]
+fn what_was_just_written_is_never_due_for_its_names() {
+    let stage = stage(|ca| ca.leaf(|leaf| leaf.names.insert(0, "Extra.Test".to_owned())));
+    stage.issue();
+    stage.not_due("\nThe certificate is for extra.test too, which the CSR does not ask for\n");
+}
+
+#[test]
+fn a_dry_run_ignores_dueness() {
+    let stage = stage(|ca| suggesting(ca, -2, -1));
+    stage.issue();
+    let before = stage.certificate();
+    let outcome = stage.renew().arg("--dry-run").outcome();
+    outcome
+        .exits(0)
+        .says("This dry run does not ask whether the certificate is due.")
+        .says("Dry run passed");
+    assert!(stage.ca.payload("newOrder")["replaces"].is_null());
+    assert_eq!(
+        (stage.certificate(), stage.ca.count("renewalInfo")),
+        (before, 0)
+    );
+}
+
+#[test]
+fn a_failed_renewal_says_what_is_left() {
+    for (hours, told) in [
+        (
+            (-60 * 24, 40 * 24 + 5),
+            "\ncert.pem is as it was, good for 40 days and ",
+        ),
+        (
+            (-80 * 24, 20 * 24 + 5),
+            "\nwarning: cert.pem is as it was, good for 20 days and ",
+        ),
+        ((-95 * 24, 2 * 24 + 5), " hours ONLY\n"),
+    ] {
+        let fail = |reply: &mut Reply, count| {
+            if count > 0 {
+                reply.problem(403, "rejectedIdentifier", "no more");
+            }
+        };
+        let stage = stage(|ca| {
+            suggesting(ca, -2, -1)
+                .leaf(move |leaf| leaf.hours = hours)
+                .lie("newOrder", fail)
+        });
+        stage.issue();
+        stage.renew().outcome().failed("no more").says(told);
+    }
+}
+
+#[test]
+fn a_certificate_from_staging_is_replaced_at_once() {
+    let world = World::new();
+    let output = world.path("self.crt");
+    crate::support::files::self_signed(
+        &world.path(""),
+        "/CN=(STAGING) Wannabe Watercress R11",
+        &NAMES,
+        "80",
+    );
+    // It is for the CSR's key, so that nothing else is a reason.
+    fs::copy(world.path("self.key"), world.path("domain.key")).unwrap();
+    world.csr("/", &NAMES);
+    let outcome = world
+        .getcrt()
+        .args(&["--renew", "-o", output.to_str().unwrap()])
+        .outcome();
+    outcome
+        .exits(0)
+        .says("\nRenewing: the certificate is from a test CA\n");
+    world.verify_pem(&text(&output), &NAMES);
+}

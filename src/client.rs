@@ -211,15 +211,17 @@ impl<'a> Client<'a> {
             if let Some(found) = look(&mut reply)? {
                 return Ok(found);
             }
-            let asked = reply.retry_after().unwrap_or_default();
-            let wait = pause.max(asked.min(MAX_POLL_RETRY_AFTER));
+            let wait = pause.max(reply.poll_after());
             if told.elapsed() + wait >= NEWS {
                 told = Instant::now();
                 let so_far = began.elapsed().as_secs();
                 info!("Waiting for {what}, {so_far} s so far...");
             }
             if wait >= self.remaining() {
-                bail!("no time left (--timeout) to wait for {what}");
+                let (wait, left) = (wait.as_secs_f32().ceil(), self.remaining().as_secs());
+                bail!(
+                    "waiting for {what}: to look again in {wait} s is too late for --timeout, in {left} s"
+                );
             }
             sleep(wait);
             pause = (pause * 5 / 4).min(MAX_POLL);
@@ -245,8 +247,8 @@ impl<'a> Client<'a> {
             .as_ref()
             .context("no directory has been read")?;
         let url = &directory.new_nonce;
-        self.exchange_unsigned(Method::HEAD, url)?;
-        let nonce = self.nonces().pop();
+        let reply = self.exchange_unsigned(Method::HEAD, url)?;
+        let nonce = reply.nonce().map(str::to_owned);
         nonce.with_context(|| format!("{url} gives no usable Replay-Nonce"))
     }
 
@@ -295,7 +297,7 @@ impl<'a> Client<'a> {
             };
             let wait = jittered(backoff).max(asked.unwrap_or_default());
             if fate == Fate::Final || wait >= self.remaining() {
-                let back = asked.and_then(from_now);
+                let back = asked.filter(|wait| !wait.is_zero()).and_then(from_now);
                 let hint = match back {
                     Some(moment) => Some(format!("the CA asks to come back after {moment}")),
                     None if fate == Fate::Final => None,
@@ -332,10 +334,13 @@ impl<'a> Client<'a> {
         debug!("POST {url}");
         trace(payload.as_bytes());
         let request = Request::post(url.as_str()).header("Content-Type", "application/jose+json");
-        Ok(self.send(request, jws))
+        let reply = self.send(request, jws);
+        let nonce = reply.as_ref().ok().and_then(Reply::nonce);
+        self.nonces().extend(nonce.map(str::to_owned));
+        Ok(reply)
     }
 
-    /// One request and its reply, whose nonce is kept.
+    /// One request and its reply.
     fn send(&self, request: ureq::http::request::Builder, body: impl AsSendBody) -> Attempt {
         let request = request.header("Accept-Language", "en").body(body)?;
         let timeout = REQUEST_TIMEOUT.min(self.remaining()).max(MIN_TIMEOUT);
@@ -350,11 +355,6 @@ impl<'a> Client<'a> {
             headers: parts.headers,
             body,
         };
-        // §6.5.1: a nonce that is not base64url is ignored.
-        let nonce = reply
-            .header("Replay-Nonce")
-            .filter(|nonce| is_base64url(nonce));
-        self.nonces().extend(nonce.map(str::to_owned));
         Ok(reply)
     }
 
@@ -386,6 +386,18 @@ impl Reply {
         let location = self.header("Location");
         let location = location.context("the CA's reply has no Location header")?;
         AcmeUrl::try_from(location.to_owned()).map_err(Error::msg)
+    }
+
+    /// The nonce that it brings; one that is not base64url is ignored (§6.5.1).
+    fn nonce(&self) -> Option<&str> {
+        let nonce = self.header("Replay-Nonce");
+        nonce.filter(|nonce| is_base64url(nonce))
+    }
+
+    /// How long the CA asks to wait between polls, up to a cap.
+    pub fn poll_after(&self) -> Duration {
+        let asked = self.retry_after().unwrap_or_default();
+        asked.min(MAX_POLL_RETRY_AFTER)
     }
 
     /// How long the CA asks to wait (RFC 9110 §10.2.3): seconds or a date. Nonsense is ignored.
@@ -469,7 +481,9 @@ fn explain(error: ureq::Error) -> (Failure, Fate, Option<Duration>) {
             Ok(failure) => (*failure, Fate::Final),
             Err(inner) => (Failure::new(inner.to_string()), Fate::Final),
         },
-        ureq::Error::BodyExceedsLimit(_) => (Failure::new(error.to_string()), Fate::Final),
+        ureq::Error::BodyExceedsLimit(_)
+        | ureq::Error::ConnectProxyFailed(_)
+        | ureq::Error::BadUri(_) => (Failure::new(error.to_string()), Fate::Final),
         ureq::Error::Io(io) => {
             let line = format!("the connection failed: {io}");
             (Failure::new(line), Fate::Unknown)

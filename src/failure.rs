@@ -55,3 +55,10 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        let failure = Failure::new(problem.to_string()).below(problem.below());
+        Failure { problem, ..failure }
+    }
+}

@@ -1,8 +1,9 @@
 //! The conversation with the CA, from a CSR to a certificate. Read this first.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use log::{info, warn};
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use crate::output::Output;
 use crate::pass::side_by_side;
 use crate::renewal::{self, Renewal};
 use crate::resources::{
-    AcmeUrl, Authorization, Challenge, Directory, Identifier, Order, Problem, Status, Verdict,
+    AcmeUrl, Authorization, Challenge, Directory, Identifier, Order, Status, Verdict,
 };
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
@@ -231,13 +232,15 @@ struct Claim {
     identifier: Identifier,
     authorization_url: AcmeUrl,
     challenge: Challenge,
+    /// How long the CA asks to wait before the authorization is read again.
+    asked: Duration,
 }
 
 /// A claim's challenge file and what is in it.
 type Published<'a> = (&'a Claim, TemporaryFile, String);
 
 /// Names, and what the CA has found wrong with them.
-type Problems = Vec<(Identifier, Problem)>;
+type Problems = Vec<(Identifier, Failure)>;
 
 /// Reads all authorizations of the order; the claims come in the order of the CSR (§7.1.3: the CA
 /// gives them in any order).
@@ -248,23 +251,34 @@ fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<
         let theirs = list(theirs);
         bail!("the CA has made it an order for {theirs}, not the CSR's names");
     }
-    let urls = order.authorizations.as_deref().unwrap_or_default();
-    let mut authorizations = side_by_side(urls, |url| {
-        let authorization: Authorization = client.read(url)?.json().context("authorization")?;
+    let mut urls: Vec<&AcmeUrl> = Vec::new();
+    for url in order.authorizations.iter().flatten() {
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    let is_open = order.status == Status::Pending;
+    ensure!(
+        !is_open || !urls.is_empty(),
+        "it is pending, and the CA names no authorizations"
+    );
+    let mut authorizations = side_by_side(&urls, |&url| {
+        let reply = client.read(url)?;
+        let authorization: Authorization = reply.json().context("authorization")?;
         let identifier = &authorization.identifier;
         let place = ours.iter().position(|i| i == identifier);
         let place =
             place.with_context(|| format!("the CA asks about {identifier}, not in the CSR"))?;
-        Ok((place, url, authorization))
+        Ok((place, url, authorization, reply.poll_after()))
     })?;
     authorizations.sort_by_key(|(place, ..)| *place);
 
     let (mut claims, mut failed) = (Vec::new(), Vec::new());
-    for (_, url, authorization) in authorizations {
+    for (_, url, authorization, asked) in authorizations {
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
-            Verdict::Failed(problem) => failed.push((identifier, problem)),
+            Verdict::Failed(problem) => failed.push((identifier, problem.into())),
             Verdict::Open(_) => {
                 let challenge = authorization.http_01();
                 let challenge = challenge.with_context(|| format!("challenge for {identifier}"))?;
@@ -272,11 +286,12 @@ fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<
                     identifier,
                     authorization_url: url.clone(),
                     challenge,
+                    asked,
                 });
             }
         }
     }
-    ensure!(failed.is_empty(), not_passed(&failed));
+    ensure!(failed.is_empty(), not_passed(failed));
     Ok(claims)
 }
 
@@ -330,10 +345,20 @@ fn self_check(client: &Client, published: &[Published], port: u16) -> Result<()>
 
 /// Tells the CA to look at all challenge files (§7.5.1), but for those that it is looking at.
 fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
-    side_by_side(claims, |claim| {
-        let (name, url) = (&claim.identifier, &claim.challenge.url);
-        let failed = || format!("Challenge did not pass for {name}");
-        let tell = || client.post_once(url, &json!({})).with_context(failed);
+    let refusals = Mutex::new(Problems::new());
+    let told = side_by_side(claims, |claim| {
+        let url = &claim.challenge.url;
+        let tell = || client.post_once(url, &json!({}));
+        let tell = || {
+            tell().map_err(|error| match error.downcast::<Failure>() {
+                Ok(failure) => {
+                    let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+                    refusals.push((claim.identifier.clone(), failure));
+                    anyhow!("refused")
+                }
+                Err(error) => error,
+            })
+        };
         if claim.challenge.status != Status::Pending || tell()?.is_some() {
             return Ok(());
         }
@@ -344,8 +369,14 @@ fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
             let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
             Ok((!is_open || tell()?.is_some()).then_some(()))
         })
-    })?;
-    Ok(())
+    });
+    let mut refusals = refusals
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let place = |name: &Identifier| claims.iter().position(|claim| claim.identifier == *name);
+    refusals.sort_by_key(|(name, _)| place(name));
+    ensure!(refusals.is_empty(), not_passed(refusals));
+    told.map(|_| ())
 }
 
 /// Waits until the order says that all names are proven, by polling it alone; its authorizations
@@ -353,48 +384,75 @@ fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
 fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Result<()> {
     let mut open: Vec<&Claim> = claims.iter().collect();
     let what = list(claims.iter().map(|claim| &claim.identifier));
-    let (mut looked, mut erring_since) = (Instant::now(), None);
-    client.poll(order_url, &format!("the CA to verify {what}"), |reply| {
+    let asked = claims
+        .iter()
+        .map(|claim| claim.asked)
+        .max()
+        .unwrap_or_default();
+    let (mut looked, mut pause, mut erring_since) = (Instant::now(), STANDSTILL.max(asked), None);
+    let mut erring = Problems::new();
+    let passed = client.poll(order_url, &format!("the CA to verify {what}"), |reply| {
         let order: Order = reply.json()?;
         match order.status {
             Status::Ready | Status::Processing | Status::Valid => return Ok(Some(())),
-            Status::Pending if looked.elapsed() < STANDSTILL => return Ok(None),
+            Status::Pending if looked.elapsed() < pause => return Ok(None),
             _ => {}
         }
-        let (mut failed, erring) = take_stock(client, &mut open)?;
-        looked = Instant::now();
+        let stock = take_stock(client, &mut open)?;
+        let mut failed = stock.failed;
+        (looked, pause, erring) = (Instant::now(), STANDSTILL.max(stock.asked), stock.erring);
         erring_since = erring_since.or(Some(looked)).filter(|_| !erring.is_empty());
         if !failed.is_empty() || erring_since.is_some_and(|since| since.elapsed() >= ERROR_GRACE) {
-            failed.extend(erring);
-            bail!(not_passed(&failed));
+            failed.append(&mut erring);
+            bail!(not_passed(failed));
         }
         ensure!(order.status == Status::Pending, order_failed(&order));
         Ok(None)
-    })?;
+    });
+    // The deadline is no reason where the CA has given one.
+    let is_told = |error: &Error| error.downcast_ref::<Failure>().is_some();
+    if passed.as_ref().is_err_and(|error| !is_told(error)) && !erring.is_empty() {
+        bail!(not_passed(erring));
+    }
+    passed?;
     for claim in open {
         info!("{} verified!", claim.identifier);
     }
     Ok(())
 }
 
-/// Reads the authorizations of all open claims. The proven ones are told and leave the list; those
-/// that failed are given back, and those with an error that may pass.
-fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<(Problems, Problems)> {
-    let (mut failed, mut erring) = (Vec::new(), Vec::new());
-    let read = |claim: &&Claim| client.read(&claim.authorization_url)?.json();
-    let authorizations: Vec<Authorization> = side_by_side(open, read)?;
-    for (claim, authorization) in std::mem::take(open).into_iter().zip(authorizations) {
+/// What the authorizations say.
+struct Stock {
+    failed: Problems,
+    /// Those with an error that may pass.
+    erring: Problems,
+    /// How long the CA asks to wait before it is asked again.
+    asked: Duration,
+}
+
+/// Reads the authorizations of all open claims. The proven ones are told, and they and those that
+/// failed leave the list.
+fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
+    let (mut failed, mut erring, mut asked) = (Problems::new(), Problems::new(), Duration::ZERO);
+    let replies = side_by_side(open, |claim| client.read(&claim.authorization_url))?;
+    for (claim, reply) in std::mem::take(open).into_iter().zip(replies) {
+        let authorization: Authorization = reply.json()?;
         let identifier = claim.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("{identifier} verified!"),
-            Verdict::Failed(problem) => failed.push((identifier, problem)),
+            Verdict::Failed(problem) => failed.push((identifier, problem.into())),
             Verdict::Open(problem) => {
-                erring.extend(problem.map(|problem| (identifier, problem)));
+                asked = asked.max(reply.poll_after());
+                erring.extend(problem.map(|problem| (identifier, problem.into())));
                 open.push(claim);
             }
         }
     }
-    Ok((failed, erring))
+    Ok(Stock {
+        failed,
+        erring,
+        asked,
+    })
 }
 
 /// Sends the CSR to the ready order (§7.4), once, and waits until the certificate is there.
@@ -422,14 +480,16 @@ fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> R
 }
 
 /// `failed` is never empty.
-fn not_passed(failed: &Problems) -> Failure {
+fn not_passed(failed: Problems) -> Failure {
     let names = list(failed.iter().map(|(identifier, _)| identifier));
-    let (mut below, reason) = (Vec::new(), &failed[0].1);
-    for (identifier, problem) in failed {
-        below.push(format!("{identifier}: {problem}"));
-        below.extend(problem.below());
+    let line = format!("Challenge did not pass for {names}: {}", failed[0].1);
+    let (mut below, mut hint) = (Vec::new(), None);
+    for (identifier, failure) in failed {
+        below.push(format!("{identifier}: {failure}"));
+        below.extend(failure.below);
+        hint = hint.or(failure.hint);
     }
-    Failure::new(format!("Challenge did not pass for {names}: {reason}")).below(below)
+    Failure::new(line).below(below).hint(hint)
 }
 
 fn order_failed(order: &Order) -> Failure {

@@ -11,6 +11,7 @@ use log::warn;
 
 use crate::chain::Chain;
 use crate::failure::Failure;
+use crate::input;
 use crate::options::Options;
 use crate::temporary::TemporaryFile;
 
@@ -88,6 +89,8 @@ fn is_stdout_closed() -> bool {
 
 impl Replacement {
     fn prepare(path: &Path, by_staging: bool) -> Result<Replacement> {
+        let is_directory = path.to_string_lossy().ends_with('/');
+        ensure!(!is_directory, "this names a directory, not a file");
         let target = follow_links(path)?;
         let old = match fs::metadata(&target) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -96,14 +99,18 @@ impl Replacement {
         if old.as_ref().is_some_and(|old| !old.is_file()) {
             bail!("this is no regular file; for stdout leave -o out");
         }
-        if by_staging && old.is_some() {
-            let current = Chain::of_file(&fs::read(&target)?);
+        if old.is_some() {
+            let content = fs::read(&target)?;
+            let text = String::from_utf8_lossy(&content);
+            if let Some(label) = input::pem_labels(&text).find(|label| *label != "CERTIFICATE") {
+                bail!("there is a {label} in this file, which would be lost");
+            }
+            let current = Chain::of_file(&content);
             let is_precious =
                 current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
-            ensure!(
-                !is_precious,
-                "--staging would replace a valid certificate by one nobody trusts"
-            );
+            if by_staging && is_precious {
+                bail!("--staging would replace a valid certificate by one nobody trusts");
+            }
         }
         let temporary = TemporaryFile::create_in(directory_of(&target));
         let temporary = temporary.context("no file can be made in its directory")?;

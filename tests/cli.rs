@@ -397,6 +397,16 @@ fn outputs_that_are_none() {
         "nowhere/out.crt",
         "--output nowhere/out.crt: no file can be made in its directory: No such file",
     );
+    refused("new/", "--output new/: this names a directory, not a file");
+    // What is there must not be lost.
+    refused(
+        "account.key",
+        "--output account.key: there is a PRIVATE KEY in this file, which would be lost",
+    );
+    refused(
+        "domain.csr",
+        "--output domain.csr: there is a CERTIFICATE REQUEST in this file, which would be lost",
+    );
     std::os::unix::fs::symlink("loop", desk.path("loop")).unwrap();
     refused("loop", "oo many levels of symbolic links");
 

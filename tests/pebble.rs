@@ -678,6 +678,35 @@ fn an_output_file_is_made_and_replaced() {
 }
 
 #[test]
+fn a_chain_that_cannot_be_renamed_is_kept_and_named() {
+    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "5")]);
+    let output = world.path("out.crt");
+    let run = world
+        .getcrt()
+        .args(&["-o", output.to_str().unwrap()])
+        .start();
+    await_that("the challenge files", || {
+        listing(&world.acme_dir()).len() == 2
+    });
+    // Somebody makes a directory of that name meanwhile.
+    fs::create_dir(&output).unwrap();
+    fs::write(output.join("x"), "").unwrap();
+    let outcome = run.outcome();
+    outcome.failed_to_deliver("the certificate was issued, but cannot be written: it is in ");
+    let start = outcome
+        .stderr
+        .find("-----BEGIN")
+        .expect("the certificate is lost");
+    world.verify_pem(&outcome.stderr[start..], &NAMES);
+    let kept = listing(&world.path(""))
+        .into_iter()
+        .find(|name| name.starts_with(".getcrt"))
+        .unwrap();
+    outcome.says(&kept);
+    world.verify_pem(&text(&world.path(&kept)), &NAMES);
+}
+
+#[test]
 fn links_to_the_output_are_followed() {
     let world = World::new();
     let path = |name: &str| world.path(name);
@@ -723,12 +752,13 @@ fn staging_does_not_replace_what_is_valid() {
         ])
         .outcome()
     };
-    // A key beside it makes it no less precious.
-    let both = format!("{}{}", text(&world.path("domain.key")), text(&valid));
-    fs::write(&valid, both).unwrap();
     run(&valid)
         .failed("--staging would replace a valid certificate by one nobody trusts")
         .says_not("Getting directory");
+    // A key beside it would be lost, too.
+    let both = format!("{}{}", text(&world.path("domain.key")), text(&valid));
+    fs::write(&valid, both).unwrap();
+    run(&valid).failed("there is a PRIVATE KEY in this file, which would be lost");
     for harmless in [
         "/CN=(STAGING) Tenuous Tomato R13",
         "/O=(STAGING) Let's Encrypt/CN=x",

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 /// The promise that the source can be read in one sitting.
-const MAX_LINES: usize = 2450;
+const MAX_LINES: usize = 2500;
 const MAX_GET_CRT: usize = 120;
 
 /// A file's lines of code: no blank lines, no comments, and nothing from the tests at its end.

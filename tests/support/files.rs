@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 /// A directory of the test's own.
 pub fn directory() -> TempDir {
-    // Below target, where other users may look in, unlike in a directory of root's.
+    // Not below the project, which other users cannot always look into.
     tempfile::Builder::new()
         .prefix("getcrt-test-")
         .tempdir()
@@ -115,7 +115,6 @@ pub fn self_signed(directory: &Path, subject: &str, names: &[&str], days: &str) 
 
 /// The tests' own CA for https on loopback: the root, and a certificate and key for localhost.
 pub struct Https {
-    _directory: TempDir,
     pub root: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -125,8 +124,10 @@ pub struct Https {
 pub fn https() -> &'static Https {
     static HTTPS: OnceLock<Https> = OnceLock::new();
     HTTPS.get_or_init(|| {
-        let directory = directory();
-        let path = |name: &str| directory.path().join(name);
+        // It is there until the next run of the tests: nobody can tell which of them is the last.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("https");
+        fs::create_dir_all(&directory).unwrap();
+        let path = |name: &str| directory.join(name);
         let text = |name: &str| path(name).to_str().unwrap().to_owned();
         key(&path("root.key"), "EC:P-256");
         openssl(&[
@@ -172,7 +173,6 @@ pub fn https() -> &'static Https {
         ]);
         let (root, certificate, key) = (path("root.pem"), path("server.pem"), path("server.key"));
         Https {
-            _directory: directory,
             root,
             certificate,
             key,

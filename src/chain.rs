@@ -213,9 +213,49 @@ fn common_name(name: &X509NameRef) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use std::sync::OnceLock;
+
+    use openssl::bn::BigNum;
+    use openssl::hash::MessageDigest;
+    use openssl::pkey::PKey;
+    use openssl::x509::X509Extension;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A certificate with the issuer's key and the serial number of RFC 9773's example.
+    fn example() -> X509 {
+        let key = PKey::generate_ed25519().unwrap();
+        let mut builder = X509::builder().unwrap();
+        let serial = BigNum::from_slice(&[0x87, 0x65, 0x43, 0x21]).unwrap();
+        builder
+            .set_serial_number(&serial.to_asn1_integer().unwrap())
+            .unwrap();
+        let issuer = b"\x30\x16\x80\x14\x69\x88\x5b\x6b\x87\x46\x40\x41\xe1\xb3\x7b\x84\x7b\xa0\xae\x2c\xde\x01\xc8\xd4";
+        let issuer = openssl::asn1::Asn1OctetString::new_from_bytes(issuer).unwrap();
+        let oid = openssl::asn1::Asn1Object::from_str("2.5.29.35").unwrap();
+        builder
+            .append_extension(X509Extension::new_from_der(&oid, false, &issuer).unwrap())
+            .unwrap();
+        builder
+            .set_not_before(&Asn1Time::days_from_now(0).unwrap())
+            .unwrap();
+        builder
+            .set_not_after(&Asn1Time::days_from_now(30).unwrap())
+            .unwrap();
+        builder.set_pubkey(&key).unwrap();
+        builder.sign(&key, MessageDigest::null()).unwrap();
+        builder.build()
+    }
+
+    /// RFC 9773, section 4.1.
+    #[test]
+    fn the_identifier_of_rfc_9773() {
+        let id = Chain(vec![example()]).certificate_id();
+        assert_eq!(id.as_deref(), Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"));
+    }
 
     proptest! {
         #![proptest_config(crate::tests::cases())]
@@ -223,6 +263,20 @@ mod tests {
         #[test]
         fn any_bytes_are_no_chain(bytes: Vec<u8>) {
             prop_assert!(Chain::parse(&bytes).is_err() && Chain::of_file(&bytes).is_none());
+        }
+
+        /// A chain with some bytes changed is refused, or can be looked at all the same.
+        #[test]
+        fn a_damaged_chain_does_no_harm(place: prop::sample::Index, byte: u8) {
+            static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
+            let whole = WHOLE.get_or_init(|| [example(), example()].map(|one| one.to_pem().unwrap()).concat());
+            let mut damaged = whole.clone();
+            damaged[place.index(whole.len())] = byte;
+            if let Ok(chain) = Chain::parse(&damaged) {
+                let _ = (chain.summary(), chain.certificate_id(), chain.validity(), chain.is_staging());
+                let _ = (chain.leads_to("x"), is_signed_by(&chain.0[0], &chain.0[chain.0.len() - 1]));
+                prop_assert!(Chain::parse(chain.to_pem().unwrap().as_bytes()).is_ok());
+            }
         }
 
         /// Text with the look of PEM: no chain comes of it unless every block is a certificate.

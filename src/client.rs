@@ -584,6 +584,28 @@ mod tests {
         assert_eq!(far, Some(MAX_RETRY_AFTER.as_secs()));
     }
 
+    /// Several links in one header, several headers, with and without quotes.
+    #[test]
+    fn links_to_alternate_chains() {
+        let mut headers = HeaderMap::new();
+        for value in [
+            r#"<https://ca.test/directory>;rel="index""#,
+            r#"<https://ca.test/a>; rel="alternate", <https://ca.test/up>;rel=up,<https://ca.test/b>;title="x; y, z";rel=alternate"#,
+            "<http://ca.test/c>;rel=alternate",
+            "rel=alternate",
+        ] {
+            headers.append("Link", value.parse().unwrap());
+        }
+        let reply = Reply {
+            status: 200,
+            headers,
+            body: Vec::new(),
+        };
+        let urls = reply.alternates();
+        let urls: Vec<&str> = urls.iter().map(AcmeUrl::as_str).collect();
+        assert_eq!(urls, ["https://ca.test/a", "https://ca.test/b"]);
+    }
+
     proptest! {
         #![proptest_config(crate::tests::cases())]
 
@@ -592,6 +614,19 @@ mod tests {
             value in "-?[0-9]{0,25}|[A-Z][a-z]{2}, [0-9]{1,3} (Jan|Feb|Dec|Foo|anF) [0-9]{0,6} [0-9:]{0,9} GMT|\\PC*",
         ) {
             prop_assert!(asked(&value).is_none_or(|wait| wait <= MAX_RETRY_AFTER.as_secs()));
+        }
+
+        #[test]
+        fn any_link_is_https(
+            links in prop::collection::vec("(<https?://[a-z]{1,5}\\.test/[a-z]{0,3}>; ?(rel=\"?(alternate|up)\"?|x=y),? ?)|\\PC{0,20}", 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in links.iter().filter_map(|link| link.parse().ok()) {
+                headers.append("Link", value);
+            }
+            let reply = Reply { status: 200, headers, body: Vec::new() };
+            let urls = reply.alternates();
+            prop_assert!(urls.iter().all(|url| url.as_str().starts_with("https://")));
         }
 
         #[test]

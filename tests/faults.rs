@@ -1420,3 +1420,39 @@ fn invalid_utf_8_in_a_reply() {
     stage(|ca| ca.lie("order", lie))
         .fails_within("6", "HTTP 500, a reply that begins `\u{fffd}\u{fffd} oops`");
 }
+
+#[test]
+fn https_with_a_self_signed_certificate() {
+    let stage = stage(|ca| ca);
+    let directory = stage.directory.path();
+    let certificate =
+        crate::support::files::self_signed(directory, "/CN=localhost", &["localhost"], "2");
+    let (port, key) = (crate::support::free_port(), directory.join("self.key"));
+    let mut server = std::process::Command::new("openssl");
+    server
+        .args([
+            "s_server",
+            "-quiet",
+            "-www",
+            "-accept",
+            &port.to_string(),
+            "-cert",
+        ])
+        .arg(certificate)
+        .arg("-key")
+        .arg(key);
+    server
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let _server = crate::support::Server(server.spawn().unwrap());
+    crate::support::await_port(port);
+    let outcome = stage
+        .getcrt()
+        .args(&["--directory-url", &format!("https://localhost:{port}/")])
+        .outcome();
+    outcome.failed("its TLS certificate is refused: self-signed certificate");
+    outcome.says(
+        "hint: for a private CA, name its root with --ca-bundle; else install ca-certificates",
+    );
+}

@@ -84,9 +84,17 @@ impl Run {
     /// Starts it, to do something to it meanwhile.
     pub fn start(mut self) -> Running {
         let child = self.command.spawn().unwrap();
+        let arguments: Vec<&str> = self.command.get_args().filter_map(OsStr::to_str).collect();
+        let mut bounds = arguments.windows(2).filter(|pair| pair[0] == "--timeout");
+        let bound = bounds
+            .next_back()
+            .and_then(|pair| pair[1].parse().ok())
+            .unwrap_or(900);
+        let deadline = Instant::now() + Duration::from_secs(bound);
         Running {
             shown: format!("{:?}", self.command),
             child,
+            deadline,
         }
     }
 }
@@ -95,6 +103,7 @@ impl Run {
 pub struct Running {
     shown: String,
     pub child: Child,
+    deadline: Instant,
 }
 
 impl Running {
@@ -114,8 +123,11 @@ impl Running {
         };
         let [stdout, stderr] =
             [stdout, stderr].map(|reader| reader.map_or_else(String::new, |r| r.join().unwrap()));
+        // Much more than the few seconds of a clean-up, for the sake of busy machines.
+        let is_late = Instant::now() > self.deadline + Duration::from_secs(30);
         Outcome {
             shown: self.shown,
+            is_late,
             status,
             stdout,
             stderr,
@@ -138,6 +150,7 @@ fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> 
 /// A run that has ended. Its checks show the whole of it when they fail.
 pub struct Outcome {
     shown: String,
+    is_late: bool,
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
@@ -221,6 +234,7 @@ impl Outcome {
     /// Likewise, with nothing said of stdout.
     #[track_caller]
     pub fn failed_to_deliver(&self, text: &str) -> &Outcome {
+        self.check("it took longer than --timeout", !self.is_late);
         let lines: Vec<&str> = self.stderr.lines().collect();
         let errors: Vec<usize> = (0..lines.len())
             .filter(|i| lines[*i].starts_with("error: "))

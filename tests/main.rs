@@ -10,6 +10,7 @@
 
 mod accounts;
 mod cli;
+mod examples;
 mod faults;
 mod pebble;
 mod promises;

@@ -76,7 +76,12 @@ fn rustfmt_is_not_bent() {
 /// Shell scripts are ones that every shell reads.
 #[test]
 fn the_scripts_parse() {
-    for script in ["examples/quickstart.sh", "examples/lib.sh", "tests/run.sh"] {
+    for script in [
+        "examples/quickstart.sh",
+        "examples/lib.sh",
+        "examples/renew.sh",
+        "tests/run.sh",
+    ] {
         let status = Command::new("sh").args(["-n", script]).status().unwrap();
         assert!(status.success(), "{script}");
     }

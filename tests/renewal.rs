@@ -419,3 +419,39 @@ fn a_certificate_from_staging_is_replaced_at_once() {
         .says("\nRenewing: the certificate is from a test CA\n");
     world.verify_pem(&text(&output), &NAMES);
 }
+
+#[test]
+fn six_days_of_a_real_ca() {
+    let world = World::with_validity(6 * 86_400);
+    let output = world.path("out.crt");
+    let getcrt = || {
+        world
+            .getcrt()
+            .args(&["--renew", "-o", output.to_str().unwrap()])
+    };
+    // Half of six days; a run around midnight may be of either day.
+    let day = || moment(3 * 24)[8..10].trim_start_matches('0').to_owned();
+    let before = day();
+    getcrt().outcome().exits(0);
+    let days = [before, day()];
+    let outcome = getcrt().outcome();
+    let last = outcome.exits(3).stderr.lines().last().unwrap();
+    let is_then = days
+        .iter()
+        .any(|day| last.split_whitespace().nth(4) == Some(day));
+    outcome.check(
+        &format!("it is not of days {days:?}"),
+        last.starts_with("Not due before ") && is_then,
+    );
+    let short = World::with_validity(20);
+    let output = short.path("out.crt");
+    let getcrt = || {
+        short
+            .getcrt()
+            .args(&["--renew", "-o", output.to_str().unwrap()])
+    };
+    getcrt().outcome().exits(0);
+    crate::support::await_that("half of its life", || {
+        getcrt().outcome().status.code() == Some(0)
+    });
+}

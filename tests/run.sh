@@ -11,6 +11,8 @@ need nginx nginx-light
 need setpriv util-linux
 need mount mount
 need bash bash
+need systemd-analyze systemd
+need systemctl systemd
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
 install_needed
 

@@ -52,6 +52,15 @@ impl World {
         World::configured(directory, Web::serving(&acme_dir), &[], &config)
     }
 
+    /// A CA whose certificates live as many seconds.
+    pub fn with_validity(seconds: u64) -> World {
+        let directory = directory();
+        let acme_dir = directory.path().join("acme");
+        fs::create_dir(&acme_dir).unwrap();
+        let config = format!(r#", "certificateValidityPeriod": {seconds}"#);
+        World::configured(directory, Web::serving(&acme_dir), &[], &config)
+    }
+
     /// A CA that looks for challenge files at `web`.
     pub fn around(directory: TempDir, web: Web, knobs: &[(&str, &str)]) -> World {
         World::configured(directory, web, knobs, "")

@@ -1,0 +1,171 @@
+//! The examples, as they stand in `examples/` but for paths and the reload: run twice against a real
+//! CA, they issue, and then find nothing to do and reload nothing.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::files::set_mode;
+use crate::support::pebble::{NAMES, World, text};
+use crate::support::run::{GETCRT, Outcome, Run};
+
+/// An example with the paths of `world` in the place of its own.
+fn adapted(world: &World, example: &str) -> String {
+    let mut content = fs::read_to_string(format!("examples/{example}")).unwrap();
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    for (theirs, ours) in [
+        ("/etc/getcrt/tls/domain.crt", path("tls/domain.crt")),
+        ("/etc/getcrt/account.key", path("account.key")),
+        ("/etc/getcrt/domain.csr", path("domain.csr")),
+        ("/var/www/acme-challenge", path("acme")),
+        ("/usr/local/bin/getcrt", GETCRT.to_owned()),
+    ] {
+        assert!(
+            content.contains(theirs) || example != "getcrt.service",
+            "{example} lacks {theirs}"
+        );
+        content = content.replace(theirs, &ours);
+    }
+    content
+}
+
+/// The script's run, with what a private CA needs beside, and with a `getcrt` on its path.
+fn run(world: &World, script: &str) -> Outcome {
+    let bin = world.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(world.path("tls")).unwrap();
+    let options = format!(
+        "--directory-url {} --check-port {} --ca-bundle {}",
+        world.directory_url(),
+        world.web.port,
+        crate::support::files::https().root.display()
+    );
+    fs::write(
+        bin.join("getcrt"),
+        format!("#!/bin/sh\nexec {GETCRT} \"$@\" {options}\n"),
+    )
+    .unwrap();
+    set_mode(&bin.join("getcrt"), 0o755);
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut run = world
+        .resolving(Run::of("sh").args(&["-c", script]))
+        .env("PATH", path);
+    run.command.current_dir(world.path(""));
+    run.outcome()
+}
+
+/// How often the web server was reloaded.
+fn reloads(world: &World) -> usize {
+    fs::read_to_string(world.path("reloads"))
+        .unwrap_or_default()
+        .lines()
+        .count()
+}
+
+#[test]
+fn the_renewal_script() {
+    let world = World::new();
+    let script = adapted(&world, "renew.sh")
+        .replace("systemctl reload nginx.service", "echo reload >>reloads");
+    run(&world, &script).exits(0);
+    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
+    assert_eq!(reloads(&world), 1);
+    let outcome = run(&world, &script);
+    outcome
+        .exits(0)
+        .check("it says something", outcome.stderr.is_empty());
+    assert_eq!(reloads(&world), 1);
+    // A failure is one of the script, too.
+    fs::write(world.path("domain.csr"), "").unwrap();
+    run(&world, &script).exits(1).says("error: Error loading ");
+    assert_eq!(reloads(&world), 1);
+}
+
+#[test]
+fn the_crontab() {
+    let world = World::new();
+    let crontab = adapted(&world, "crontab").replace(
+        "sudo -n /usr/bin/systemctl reload nginx.service",
+        "echo reload >>reloads",
+    );
+    let line = crontab
+        .lines()
+        .find(|line| line.starts_with("17 "))
+        .unwrap();
+    // Minute, hours, days, months, weekdays and the user stand before the command.
+    let words: Vec<&str> = line.splitn(7, ' ').collect();
+    assert_eq!(words[..6], ["17", "1,7,13,19", "*", "*", "*", "getcrt"]);
+    assert!(!words[6].contains('%'), "cron would end the line there");
+    run(&world, words[6]).exits(0);
+    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
+    assert_eq!(reloads(&world), 1);
+    let outcome = run(&world, words[6]);
+    outcome.exits(3).check(
+        "cron would send mail",
+        outcome.stderr.is_empty() && outcome.stdout.is_empty(),
+    );
+    assert_eq!(reloads(&world), 1);
+}
+
+#[test]
+fn the_systemd_service() {
+    let world = World::new();
+    let service = adapted(&world, "getcrt.service");
+    let start = service
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))
+        .unwrap();
+    let start = start.replace(GETCRT, "getcrt");
+    run(&world, &start).exits(0);
+    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
+    let before = fs::metadata(world.path("tls/domain.crt"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    run(&world, &start).exits(3).says("\nNot due before ");
+    assert!(service.contains("\nSuccessExitStatus=3\n"));
+    // What the reload waits for has not happened.
+    assert_eq!(
+        fs::metadata(world.path("tls/domain.crt"))
+            .unwrap()
+            .modified()
+            .unwrap(),
+        before
+    );
+    let watched = fs::read_to_string("examples/getcrt-reload.path").unwrap();
+    assert!(watched.contains("\nPathChanged=/etc/getcrt/tls/domain.crt\n"));
+    let unit = |line: &str| {
+        fs::read_to_string("examples/getcrt.service")
+            .unwrap()
+            .lines()
+            .any(|other| other == line)
+    };
+    assert!(
+        unit("ReadWritePaths=/var/www/acme-challenge /etc/getcrt/tls")
+            && unit("NoNewPrivileges=yes")
+    );
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let world = World::new();
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["verify", "--man=no"]);
+    for unit in [
+        "getcrt.service",
+        "getcrt.timer",
+        "getcrt-reload.path",
+        "getcrt-reload.service",
+    ] {
+        let content = fs::read_to_string(format!("examples/{unit}")).unwrap();
+        fs::write(
+            world.path(unit),
+            content.replace("/usr/local/bin/getcrt", GETCRT),
+        )
+        .unwrap();
+        analyze.arg(world.path(unit));
+    }
+    let output = analyze.output().expect("is systemd installed?");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about_ours = told.lines().filter(|line| line.contains("getcrt"));
+    assert!(output.status.success() && about_ours.count() == 0, "{told}");
+}

@@ -50,13 +50,19 @@ install_needed() {
     ours=
     if [ ! -e "$policy" ]; then
         ours=yes
+        # It must not stay, for it would keep this machine from starting any server it installs.
+        trap '$sudo rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM HUP
         printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
         $sudo chmod 755 "$policy"
     fi
     status=0
     { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends $needed; } || status=$?
-    [ -z "$ours" ] || $sudo rm -f "$policy"
+    if [ -n "$ours" ]; then
+        $sudo rm -f "$policy"
+        trap - EXIT INT TERM HUP
+    fi
     [ $status = 0 ] || fail "apt-get could not install them"
 }
 

@@ -58,7 +58,7 @@ install_needed() {
     fi
     status=0
     { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $needed; } || status=$?
+        apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $needed; } || status=$?
     if [ -n "$ours" ]; then
         $sudo rm -f "$policy"
         trap - EXIT INT TERM HUP

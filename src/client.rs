@@ -20,6 +20,7 @@ use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
 use crate::account_key::AccountKey;
 use crate::failure::Failure;
 use crate::input;
+use crate::pass::WIDTH;
 use crate::resources::{AcmeUrl, Directory, Problem, is_base64url};
 use crate::tls::TlsConnector;
 
@@ -105,6 +106,8 @@ impl<'a> Client<'a> {
             .user_agent(USER_AGENT)
             .accept("application/pem-certificate-chain, */*")
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            // A pass over many names keeps as many connections as it has workers.
+            .max_idle_connections_per_host(WIDTH)
             .proxy(proxy)
             .build();
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());

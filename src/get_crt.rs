@@ -215,8 +215,11 @@ fn download(
                 .read(&url)
                 .and_then(|reply| Chain::parse(&reply.body));
             match other {
-                Ok(other) if other.leads_to(name) => return other.check(csr).map(|()| other),
-                Ok(_) => {}
+                Ok(other) if !other.leads_to(name) => {}
+                Ok(other) => match other.check(csr) {
+                    Ok(()) => return Ok(other),
+                    Err(error) => warn!("the chain to `{name}` cannot be used: {error:#}"),
+                },
                 Err(error) => warn!("an alternate chain cannot be used: {error:#}"),
             }
         }

@@ -131,6 +131,11 @@ impl Options {
         }
     }
 
+    /// Whether it is Let's Encrypt's staging that is asked, by whatever option.
+    pub fn is_staging(&self) -> bool {
+        self.directory() == LETS_ENCRYPT_STAGING
+    }
+
     /// `--ca` where it says something.
     fn ca(&self) -> Option<&str> {
         let ca = self.ca.as_deref();

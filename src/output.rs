@@ -45,7 +45,7 @@ impl Output {
             ensure!(!is_lost, "stdout is closed; name a file with -o");
             return Ok(Output(None));
         };
-        let replaces = options.staging && !options.dry_run;
+        let replaces = options.is_staging() && !options.dry_run;
         let replacement = Replacement::prepare(path, replaces).with_context(|| shown(path))?;
         Ok(Output(Some(replacement)))
     }
@@ -109,7 +109,7 @@ impl Replacement {
             let is_precious =
                 current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
             if by_staging && is_precious {
-                bail!("--staging would replace a valid certificate by one nobody trusts");
+                bail!("staging would replace a valid certificate by one nobody trusts");
             }
         }
         let temporary = TemporaryFile::create_in(directory_of(&target));

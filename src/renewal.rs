@@ -47,7 +47,7 @@ pub fn look(
     if let Some(flaw) = chain.flaw(csr)? {
         return Ok(Renewal::Due(flaw, certificate_id));
     }
-    if chain.is_staging() && !options.staging {
+    if chain.is_staging() && !options.is_staging() {
         let why = "the certificate is from a test CA".to_owned();
         return Ok(Renewal::Due(why, None));
     }

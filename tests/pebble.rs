@@ -753,8 +753,25 @@ fn staging_does_not_replace_what_is_valid() {
         .outcome()
     };
     run(&valid)
-        .failed("--staging would replace a valid certificate by one nobody trusts")
+        .failed("staging would replace a valid certificate by one nobody trusts")
         .says_not("Getting directory");
+    let by_url = Run::new().args(&[
+        "--directory-url",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+    ]);
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let by_url = by_url.args(&[
+        "--account-key",
+        &path("account.key"),
+        "--csr",
+        &path("domain.csr"),
+        "--acme-dir",
+        &path("acme"),
+    ]);
+    by_url
+        .args(&["-o", valid.to_str().unwrap()])
+        .outcome()
+        .failed("staging would replace a valid certificate");
     // A key beside it would be lost, too.
     let both = format!("{}{}", text(&world.path("domain.key")), text(&valid));
     fs::write(&valid, both).unwrap();

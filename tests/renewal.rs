@@ -192,6 +192,36 @@ fn the_window_of_the_ca() {
 }
 
 #[test]
+fn a_window_around_now() {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    // Wide enough that the moment is hardly ever within an hour of now.
+    let stage = stage(|ca| suggesting(ca, -100_000, 100_000));
+    stage.issue();
+    for _ in 0..4 {
+        // The first 32 bits of the hash of the certificate's identifier are its share of the window.
+        let certificate = openssl::x509::X509::from_pem(stage.certificate().as_bytes()).unwrap();
+        let issuer =
+            BASE64_URL_SAFE_NO_PAD.encode(certificate.authority_key_id().unwrap().as_slice());
+        let mut serial = certificate.serial_number().to_bn().unwrap().to_vec();
+        if serial[0] >= 0x80 {
+            serial.insert(0, 0);
+        }
+        let id = format!("{issuer}.{}", BASE64_URL_SAFE_NO_PAD.encode(serial));
+        let hash = openssl::sha::sha256(id.as_bytes());
+        let share = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        match share < u32::MAX / 2 {
+            true => drop(stage.due("the certificate is due since ")),
+            false => {
+                stage.not_due(", as the CA suggests; nothing was done\n");
+                // Another certificate has another moment.
+                fs::remove_file(stage.directory.path().join("cert.pem")).unwrap();
+                stage.issue();
+            }
+        }
+    }
+}
+
+#[test]
 fn a_new_order_says_what_it_replaces() {
     let stage = stage(|ca| suggesting(ca, -2, -1));
     stage.issue();

@@ -115,6 +115,7 @@ impl AccountKey {
     pub fn bind(&self, kid: &str, hmac_key: &[u8], url: &AcmeUrl) -> Result<Value> {
         let is_content = |byte: &u8| !byte.is_ascii_whitespace() && *byte != b'=';
         let hmac_key: Vec<u8> = hmac_key.iter().copied().filter(is_content).collect();
+        ensure!(!hmac_key.is_empty(), "no base64url key in it");
         let hmac_key = BASE64_URL_SAFE_NO_PAD.decode(hmac_key);
         // The error would quote a part of the key.
         let hmac_key = PKey::hmac(&hmac_key.ok().context("no base64url key in it")?)?;

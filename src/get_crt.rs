@@ -26,6 +26,8 @@ use crate::temporary::TemporaryFile;
 
 /// How long a challenge may stay undecided with an error: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
+/// How long an alternate chain is tried for, while the issued certificate waits.
+const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an order may stand still before its authorizations are asked what keeps it.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
@@ -155,6 +157,8 @@ fn register(
         // A binding is made once, and its key thrown away; an account that exists needs none.
         match client.register(url, &json!({"onlyReturnExisting": true})) {
             Err(error) if Failure::is(&error, "accountDoesNotExist") => {}
+            // Some CAs want the binding even in this question.
+            Err(error) if Failure::is(&error, "externalAccountRequired") => {}
             found => return found,
         }
         let binding = input::load(path, |hmac_key, _| key.bind(kid, hmac_key, url))?;
@@ -189,7 +193,13 @@ fn order(
         let mut renewing = payload.clone();
         renewing["replaces"] = json!(id);
         let reply = client.post(&directory.new_order, &renewing);
-        let kinds = ["alreadyReplaced", "malformed", "notFound", "unauthorized"];
+        let kinds = [
+            "alreadyReplaced",
+            "conflict",
+            "malformed",
+            "notFound",
+            "unauthorized",
+        ];
         let Err(error) = reply else { return reply };
         if !kinds.iter().any(|kind| Failure::is(&error, kind)) {
             return Err(error);
@@ -211,9 +221,8 @@ fn download(
     let wanted = preferred.filter(|name| !chain.leads_to(name));
     if let Some(name) = wanted {
         for url in reply.alternates() {
-            let other = client
-                .read(&url)
-                .and_then(|reply| Chain::parse(&reply.body));
+            let read = client.hurried(ALTERNATE_TIMEOUT, |client| client.read(&url));
+            let other = read.and_then(|reply| Chain::parse(&reply.body));
             match other {
                 Ok(other) if !other.leads_to(name) => {}
                 Ok(other) => match other.check(csr) {

@@ -55,7 +55,7 @@ pub fn look(
         info!("The certificate is for {name} too, which the CSR does not ask for");
     }
     let window = match &certificate_id {
-        Some(id) => client.hurried(ASKING, |client| ask(client, options, id)),
+        Some(id) => client.hurried(ASKING, |client| ask(client, options, id, &chain)),
         None => Err(anyhow!(
             "the certificate does not identify its issuer's key"
         )),
@@ -81,11 +81,14 @@ pub fn look(
 
 /// What a run that failed has left as it was, told the louder the nearer its end is.
 pub fn what_is_left(options: &Options) -> Option<(Level, String)> {
-    let path = options.output.as_ref().filter(|_| options.renew)?;
+    let path = options
+        .output
+        .as_ref()
+        .filter(|path| options.renew && path.is_file())?;
     let (from, until) = Chain::of_file(&fs::read(path).ok()?)?.validity().ok()?;
     let left = until - now().ok()?;
     let (path, days, hours) = (path.display(), left / 86_400, left / 3600 % 24);
-    let good = format!("{path} is as it was, good for {days} days and {hours} hours");
+    let good = format!("{path} is as it was, and ends in {days} days and {hours} hours");
     Some(match left {
         ..=0 => (
             Level::Error,
@@ -117,9 +120,9 @@ impl Window {
 }
 
 /// Asks the CA for its suggestion (§4.1).
-fn ask(client: &mut Client, options: &Options, certificate_id: &str) -> Result<Window> {
+fn ask(client: &mut Client, options: &Options, id: &str, chain: &Chain) -> Result<Window> {
     let directory = client.directory(&options.directory())?;
-    let url = directory.renewal_info_url(certificate_id);
+    let url = directory.renewal_info_url(id);
     let url = url.context("the CA has no renewal information")?;
     let info: Value = client.get(&url)?.json()?;
     let window = &info["suggestedWindow"];
@@ -131,6 +134,11 @@ fn ask(client: &mut Client, options: &Options, certificate_id: &str) -> Result<W
     ensure!(
         start < end,
         "the CA suggests a window that ends before it begins"
+    );
+    let is_in_time = end <= chain.validity()?.1;
+    ensure!(
+        is_in_time,
+        "the CA suggests a window that ends after the certificate"
     );
     if let Some(page) = info["explanationURL"].as_str() {
         info!("The CA explains its suggestion at {}", excerpt(page));
@@ -157,11 +165,56 @@ fn unix_of_rfc_3339(text: &str) -> Option<i64> {
     if offset.eq_ignore_ascii_case("Z") {
         return Some(local);
     }
-    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let (sign, offset) = offset.split_at_checked(1)?;
+    let (hours, minutes) = offset.split_once(':')?;
+    let is_number = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(hours) || !is_number(minutes) {
+        return None;
+    }
     let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
-    match offset.as_bytes()[0] {
-        b'+' => Some(local - seconds),
-        b'-' => Some(local + seconds),
+    match sign {
+        "+" => Some(local - seconds),
+        "-" => Some(local + seconds),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_of_rfc_3339() {
+        for (text, unix) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2025-01-02T04:00:00Z", Some(1_735_790_400)),
+            ("2025-01-02T04:00:00.123456z", Some(1_735_790_400)),
+            ("2025-01-02T05:30:00+01:30", Some(1_735_790_400)),
+            ("2025-01-01T23:00:00.5-05:00", Some(1_735_790_400)),
+            ("2025-01-02T04:00:00-99999999999:00", None),
+            ("2025-01-02T04:00:00+-1:00", None),
+            ("2025-13-02T04:00:00Z", None),
+            ("2025-01-02", None),
+            ("", None),
+        ] {
+            assert_eq!(unix_of_rfc_3339(text), unix, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::tests::cases())]
+
+        #[test]
+        fn any_time_is_one_or_none(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{0,8}[.0-9]{0,4}[-+zZ]?[0-9:-]{0,25}|\\PC{0,30}") {
+            let _ = unix_of_rfc_3339(&text);
+        }
+
+        #[test]
+        fn the_moment_is_in_the_window(start in 0i64..4_000_000_000, length in 1i64..400_000_000, id: String) {
+            let window = Window { start, end: start + length };
+            prop_assert!((start..start + length).contains(&window.moment(&id)));
+        }
     }
 }

@@ -199,3 +199,21 @@ fn links_in_all_their_forms() {
         .outcome();
     chosen.issued();
 }
+
+#[test]
+fn a_ca_that_wants_the_binding_even_to_be_asked() {
+    let stage = stage(|ca| {
+        ca.lie("newAccount", |reply, count| {
+            if count == 0 {
+                reply.problem(400, "externalAccountRequired", "who asks?");
+            }
+        })
+    });
+    fs::write(stage.directory.path().join("eab.key"), HMAC_KEY).unwrap();
+    stage
+        .getcrt()
+        .args(&["--eab-kid", "kid-1", "--eab-hmac-key", "eab.key"])
+        .outcome()
+        .issued();
+    assert!(stage.ca.payload("newAccount")["externalAccountBinding"].is_object());
+}

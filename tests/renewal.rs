@@ -173,7 +173,7 @@ fn files_that_hold_no_certificate() {
 
 #[test]
 fn the_window_of_the_ca() {
-    for (start, end) in [(48, 72), (1, 2), (1, 100_000)] {
+    for (start, end) in [(48, 72), (1, 2), (1, 700)] {
         let stage = stage(|ca| suggesting(ca, start, end));
         stage.issue();
         let outcome = stage.not_due(", as the CA suggests; nothing was done\n");
@@ -195,7 +195,7 @@ fn the_window_of_the_ca() {
 fn a_window_around_now() {
     use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
     // Wide enough that the moment is hardly ever within an hour of now.
-    let stage = stage(|ca| suggesting(ca, -100_000, 100_000));
+    let stage = stage(|ca| suggesting(ca, -700, 700));
     stage.issue();
     for _ in 0..4 {
         // The first 32 bits of the hash of the certificate's identifier are its share of the window.
@@ -244,6 +244,7 @@ fn a_new_order_says_what_it_replaces() {
 fn a_ca_that_does_not_want_to_hear_what_is_replaced() {
     for (status, kind) in [
         (409, "alreadyReplaced"),
+        (409, "conflict"),
         (400, "malformed"),
         (404, "notFound"),
         (403, "unauthorized"),
@@ -278,7 +279,7 @@ fn other_refusals_of_a_renewal_are_final() {
     let outcome = stage.renew().outcome();
     outcome
         .failed("cannot create the order: ")
-        .says("\ncert.pem is as it was, good for ");
+        .says("\ncert.pem is as it was, and ends in ");
     assert_eq!(
         (stage.certificate(), stage.ca.count("newOrder")),
         (before, 2)
@@ -299,6 +300,12 @@ fn broken_windows_fall_back_on_the_lifetime() {
     broken(
         json!({"start": moment(-1), "end": moment(-1)}),
         "the CA suggests a window that ends before it begins",
+    );
+    let late = "the CA suggests a window that ends after the certificate";
+    broken(json!({"start": moment(1), "end": moment(24 * 40)}), late);
+    broken(
+        json!({"start": moment(1), "end": "9999-12-31T23:59:58-01:00"}),
+        late,
     );
     for garbage in [
         json!(null),
@@ -404,11 +411,11 @@ fn a_failed_renewal_says_what_is_left() {
     for (hours, told) in [
         (
             (-60 * 24, 40 * 24 + 5),
-            "\ncert.pem is as it was, good for 40 days and ",
+            "\ncert.pem is as it was, and ends in 40 days and ",
         ),
         (
             (-80 * 24, 20 * 24 + 5),
-            "\nwarning: cert.pem is as it was, good for 20 days and ",
+            "\nwarning: cert.pem is as it was, and ends in 20 days and ",
         ),
         ((-95 * 24, 2 * 24 + 5), " hours ONLY\n"),
     ] {
@@ -484,4 +491,43 @@ fn six_days_of_a_real_ca() {
     crate::support::await_that("half of its life", || {
         getcrt().outcome().status.code() == Some(0)
     });
+}
+
+#[test]
+fn an_expired_certificate_is_not_asked_about() {
+    let stage = stage(|ca| suggesting(ca, 1, 2));
+    let path = |name: &str| {
+        stage
+            .directory
+            .path()
+            .join(name)
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    crate::support::files::openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &path("domain.csr"),
+        "-signkey",
+        &path("domain.key"),
+        "-days",
+        "-1",
+        "-copy_extensions",
+        "copy",
+        "-out",
+        &path("cert.pem"),
+    ]);
+    stage.due("the certificate ended at ");
+    assert_eq!(stage.ca.count("renewalInfo"), 0);
+}
+
+#[test]
+fn an_output_that_is_a_pipe_does_not_hang() {
+    let stage = stage(|ca| ca);
+    let mut run = stage.getcrt().args(&["--renew", "-o", "/dev/stdin"]);
+    run.command.stdin(std::process::Stdio::piped());
+    run.outcome()
+        .failed("--output /dev/stdin: this is no regular file");
 }

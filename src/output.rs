@@ -30,6 +30,7 @@ pub struct Output(Option<Replacement>);
 struct Replacement {
     target: PathBuf,
     old: Option<Metadata>,
+    current: Option<Chain>,
     temporary: TemporaryFile,
 }
 
@@ -51,8 +52,8 @@ impl Output {
     }
 
     /// The certificate in the file that will be replaced, as it is now.
-    pub fn current(&self) -> Option<Chain> {
-        Chain::of_file(&fs::read(&self.0.as_ref()?.target).ok()?)
+    pub fn current(&self) -> Option<&Chain> {
+        self.0.as_ref()?.current.as_ref()
     }
 
     /// Delivers the chain.
@@ -99,15 +100,17 @@ impl Replacement {
         if old.as_ref().is_some_and(|old| !old.is_file()) {
             bail!("this is no regular file; for stdout leave -o out");
         }
+        let mut current = None;
         if old.is_some() {
             let content = fs::read(&target)?;
             let text = String::from_utf8_lossy(&content);
             if let Some(label) = input::pem_labels(&text).find(|label| *label != "CERTIFICATE") {
                 bail!("there is a {label} in this file, which would be lost");
             }
-            let current = Chain::of_file(&content);
-            let is_precious =
-                current.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
+            current = Chain::of_file(&content);
+            let is_precious = current
+                .as_ref()
+                .is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
             if by_staging && is_precious {
                 bail!("staging would replace a valid certificate by one nobody trusts");
             }
@@ -118,6 +121,7 @@ impl Replacement {
         Ok(Replacement {
             target,
             old,
+            current,
             temporary,
         })
     }

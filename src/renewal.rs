@@ -38,7 +38,7 @@ pub fn look(
     client: &mut Client,
     options: &Options,
     csr: &Csr,
-    current: Option<Chain>,
+    current: Option<&Chain>,
 ) -> Result<Renewal> {
     let Some(chain) = current else {
         return Ok(Renewal::Due("there is no certificate yet".to_owned(), None));
@@ -55,7 +55,7 @@ pub fn look(
         info!("The certificate is for {name} too, which the CSR does not ask for");
     }
     let window = match &certificate_id {
-        Some(id) => client.hurried(ASKING, |client| ask(client, options, id, &chain)),
+        Some(id) => client.hurried(ASKING, |client| ask(client, options, id, chain)),
         None => Err(anyhow!(
             "the certificate does not identify its issuer's key"
         )),
@@ -65,7 +65,7 @@ pub fn look(
         (_, error) => {
             let reason = error.err().map(|error| format!("{error:#}"));
             info!("Going by its lifetime: {}", reason.unwrap_or_default());
-            (by_lifetime(&chain)?, "by its lifetime")
+            (by_lifetime(chain)?, "by its lifetime")
         }
     };
     let moment = Asn1Time::from_unix(since)?;

@@ -2,8 +2,8 @@
 //! The only file on the CA's network.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -33,6 +33,8 @@ const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
 const MAX_REPLY: u64 = 1 << 20;
+/// What a connection buffers each way, in bytes.
+const BUFFER: usize = 16 << 10;
 /// Tries of one request that the CA refuses for its nonce alone, and how many go without a pause.
 const MAX_NONCE_TRIES: u32 = 200;
 const FREE_NONCE_TRIES: u32 = 5;
@@ -42,8 +44,8 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The longest Retry-After that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
-/// Between polls: the first pause and the longest; each is a quarter longer than the one before.
-const FIRST_POLL: Duration = Duration::from_millis(100);
+/// Between polls: the first pause and the longest; each is a tenth longer than the one before.
+const FIRST_POLL: Duration = Duration::from_millis(50);
 const MAX_POLL: Duration = Duration::from_secs(5);
 /// The longest that a CA's Retry-After can make a poll wait.
 const MAX_POLL_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -59,10 +61,18 @@ pub struct Client<'a> {
     end: Instant,
     directory: Option<Directory>,
     account: Option<AcmeUrl>,
-    nonces: Mutex<Vec<String>>,
+    nonces: Arc<Nonces>,
+}
+
+/// Nonces for requests to come (§6.5): those at hand, and how many are on their way.
+#[derive(Default)]
+struct Nonces {
+    pool: Mutex<(Vec<String>, usize)>,
+    has_changed: Condvar,
 }
 
 /// What the CA answered, read to its end.
+#[derive(Default)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
@@ -88,9 +98,10 @@ impl<'a> Client<'a> {
     /// # Errors
     /// `ca_bundle` is unusable, or the environment asks for a proxy of a kind that is not spoken.
     pub fn new(key: &'a AccountKey, ca_bundle: Option<&Path>, timeout: Duration) -> Result<Self> {
+        let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
         let tls = match ca_bundle {
-            Some(path) => input::load(path, |pem, _| TlsConnector::trusting(Some(pem)))?,
-            None => TlsConnector::trusting(None)?,
+            Some(path) => input::load(path, |pem, _| TlsConnector::trusting(Some(pem), tcp))?,
+            None => TlsConnector::trusting(None, tcp)?,
         };
         let proxy = Proxy::try_from_env();
         let kind = proxy.as_ref().map_or(ProxyProtocol::Http, Proxy::protocol);
@@ -108,17 +119,18 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             // A pass over many names keeps as many connections as it has workers.
             .max_idle_connections_per_host(WIDTH)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .proxy(proxy)
             .build();
-        let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let agent = Agent::with_parts(config, tcp.chain(tls), DefaultResolver::default());
+        let agent = Agent::with_parts(config, tls, DefaultResolver::default());
         Ok(Client {
             agent,
             key,
             end: Instant::now() + timeout,
             directory: None,
             account: None,
-            nonces: Mutex::default(),
+            nonces: Arc::default(),
         })
     }
 
@@ -196,8 +208,9 @@ impl<'a> Client<'a> {
         self.exchange_until(url, Fate::Unknown, || self.send_signed(url, &payload))
     }
 
-    /// Reads the object at `url` until `look` has found what it wants in it. The pauses grow, and
-    /// are never shorter than the CA asks in the reply that `look` leaves behind.
+    /// Reads the object at `url`, whose `latest` state may be known, until `look` has found what it
+    /// wants in it. The pauses grow, and are never shorter than the CA asks in the reply that `look`
+    /// leaves behind.
     ///
     /// # Errors
     /// What `look` says, the CA refuses, or the deadline has come; then the message says `what` was
@@ -205,12 +218,13 @@ impl<'a> Client<'a> {
     pub fn poll<T>(
         &self,
         url: &AcmeUrl,
+        mut latest: Option<Reply>,
         what: &str,
         mut look: impl FnMut(&mut Reply) -> Result<Option<T>>,
     ) -> Result<T> {
         let (began, mut told, mut pause) = (Instant::now(), Instant::now(), FIRST_POLL);
         loop {
-            let mut reply = self.read(url)?;
+            let mut reply = latest.take().map_or_else(|| self.read(url), Ok)?;
             if let Some(found) = look(&mut reply)? {
                 return Ok(found);
             }
@@ -227,7 +241,7 @@ impl<'a> Client<'a> {
                 );
             }
             sleep(wait);
-            pause = (pause * 5 / 4).min(MAX_POLL);
+            pause = (pause * 11 / 10).min(MAX_POLL);
         }
     }
 
@@ -240,9 +254,32 @@ impl<'a> Client<'a> {
         self.read(url)
     }
 
+    /// Opens the connections of the passes over `names` names, each with a nonce, while account and
+    /// order are made. What fails here is met again, and told, by the request that needs it.
+    pub fn prepare(&self, names: usize) {
+        let Some(directory) = self.directory.as_ref().filter(|_| names > 1) else {
+            return;
+        };
+        let width = WIDTH.min(names);
+        self.nonces.lock().1 += width;
+        for _ in 0..width {
+            let (agent, end, nonces) = (self.agent.clone(), self.end, self.nonces.clone());
+            let url = directory.new_nonce.clone();
+            thread::spawn(move || {
+                debug!("HEAD {url}");
+                let request = Request::head(url.as_str());
+                nonces.arrive(send(&agent, end, request, ()).ok().as_ref(), 1);
+            });
+        }
+    }
+
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
     fn nonce(&self) -> Result<String> {
-        if let Some(nonce) = self.nonces().pop() {
+        let is_coming = |pool: &mut (Vec<_>, usize)| pool.0.is_empty() && pool.1 > 0;
+        let (pool, signal) = (self.nonces.lock(), &self.nonces.has_changed);
+        let waited = signal.wait_timeout_while(pool, self.remaining(), is_coming);
+        let nonce = waited.unwrap_or_else(PoisonError::into_inner).0.0.pop();
+        if let Some(nonce) = nonce {
             return Ok(nonce);
         }
         let directory = self
@@ -255,15 +292,11 @@ impl<'a> Client<'a> {
         nonce.with_context(|| format!("{url} gives no usable Replay-Nonce"))
     }
 
-    fn nonces(&self) -> MutexGuard<'_, Vec<String>> {
-        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn exchange_unsigned(&self, method: Method, url: &AcmeUrl) -> Result<Reply> {
         self.exchange(url, || {
             debug!("{method} {url}");
             let request = Request::builder().method(&method).uri(url.as_str());
-            Ok(self.send(request, ()))
+            Ok(send(&self.agent, self.end, request, ()))
         })
     }
 
@@ -337,27 +370,8 @@ impl<'a> Client<'a> {
         debug!("POST {url}");
         trace(payload.as_bytes());
         let request = Request::post(url.as_str()).header("Content-Type", "application/jose+json");
-        let reply = self.send(request, jws);
-        let nonce = reply.as_ref().ok().and_then(Reply::nonce);
-        self.nonces().extend(nonce.map(str::to_owned));
-        Ok(reply)
-    }
-
-    /// One request and its reply.
-    fn send(&self, request: ureq::http::request::Builder, body: impl AsSendBody) -> Attempt {
-        let request = request.header("Accept-Language", "en").body(body)?;
-        let timeout = REQUEST_TIMEOUT.min(self.remaining()).max(MIN_TIMEOUT);
-        let request = self.agent.configure_request(request);
-        let request = request.timeout_global(Some(timeout)).build();
-        let (parts, mut body) = self.agent.run(request)?.into_parts();
-        let body = body.with_config().limit(MAX_REPLY).read_to_vec()?;
-        debug!("{}", parts.status);
-        trace(&body);
-        let reply = Reply {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        };
+        let reply = send(&self.agent, self.end, request, jws);
+        self.nonces.arrive(reply.as_ref().ok(), 0);
         Ok(reply)
     }
 
@@ -365,6 +379,44 @@ impl<'a> Client<'a> {
     pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
+}
+
+impl Nonces {
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, usize)> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the nonce of a reply, for which `awaited` were on their way.
+    fn arrive(&self, reply: Option<&Reply>, awaited: usize) {
+        let mut pool = self.lock();
+        let nonce = reply.and_then(Reply::nonce);
+        pool.0.extend(nonce.map(str::to_owned));
+        pool.1 -= awaited;
+        self.has_changed.notify_all();
+    }
+}
+
+/// One request and its reply, which must be there by `end`.
+fn send(
+    agent: &Agent,
+    end: Instant,
+    request: ureq::http::request::Builder,
+    body: impl AsSendBody,
+) -> Attempt {
+    let request = request.header("Accept-Language", "en").body(body)?;
+    let left = end.saturating_duration_since(Instant::now());
+    let timeout = REQUEST_TIMEOUT.min(left).max(MIN_TIMEOUT);
+    let request = agent.configure_request(request);
+    let request = request.timeout_global(Some(timeout)).build();
+    let (parts, mut body) = agent.run(request)?.into_parts();
+    let body = body.with_config().limit(MAX_REPLY).read_to_vec()?;
+    debug!("{}", parts.status);
+    trace(&body);
+    Ok(Reply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    })
 }
 
 type Attempt = Result<Reply, ureq::Error>;

@@ -1,5 +1,6 @@
 //! The conversation with the CA, from a CSR to a certificate. Read this first.
 
+use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ const ERROR_GRACE: Duration = Duration::from_secs(30);
 /// How long an alternate chain is tried for, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an order may stand still before its authorizations are asked what keeps it.
-const STANDSTILL: Duration = Duration::from_secs(3);
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Gets a certificate for the CSR and writes its chain to where the options say. Sections in the
 /// comments are RFC 8555's.
@@ -71,6 +72,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     if let Some(profile) = &options.profile {
         directory.check_profile(profile)?;
     }
+    client.prepare(csr.identifiers.len());
 
     info!("Registering account...");
     let account = register(&mut client, &account_key, &directory, options);
@@ -115,7 +117,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
         self_check(&client, &published, options.check_port).with_context(in_order)?;
     }
     tell_the_ca(&client, &claims).with_context(in_order)?;
-    await_verdicts(&client, &order_url, &claims).with_context(in_order)?;
+    let reply = await_verdicts(&client, &order_url, reply, &claims).with_context(in_order)?;
     drop(published);
 
     if options.dry_run {
@@ -124,7 +126,9 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     info!("Signing certificate...");
-    let chain_url = finalize(&client, &order_url, &order, &csr).with_context(in_order)?;
+    // Some CAs tell this URL in the first reply only.
+    let url = order.finalize_url().with_context(in_order)?;
+    let chain_url = finalize(&client, &order_url, &url, reply, &csr).with_context(in_order)?;
     let preferred = options.preferred_chain.as_deref();
     let chain = download(&mut client, &chain_url, &csr, preferred).with_context(in_order)?;
     output.write(&chain.to_pem()?).with_context(in_order)?;
@@ -376,7 +380,7 @@ fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
         }
         // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
         let what = "the CA to take the challenge";
-        client.poll(&claim.authorization_url, what, |reply| {
+        client.poll(&claim.authorization_url, None, what, |reply| {
             let challenge = reply.json::<Authorization>()?.http_01();
             let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
             Ok((!is_open || tell()?.is_some()).then_some(()))
@@ -391,22 +395,37 @@ fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
     told.map(|_| ())
 }
 
-/// Waits until the order says that all names are proven, by polling it alone; its authorizations
-/// are read when it fails or stands still.
-fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Result<()> {
+/// Waits until the order, which is `created`, says that all names are proven, by polling it alone;
+/// its authorizations are read when it fails or stands still. Gives its latest state.
+fn await_verdicts(
+    client: &Client,
+    order_url: &AcmeUrl,
+    created: Reply,
+    claims: &[Claim],
+) -> Result<Reply> {
     let mut open: Vec<&Claim> = claims.iter().collect();
-    let what = list(claims.iter().map(|claim| &claim.identifier));
-    let asked = claims
-        .iter()
-        .map(|claim| claim.asked)
-        .max()
-        .unwrap_or_default();
-    let (mut looked, mut pause, mut erring_since) = (Instant::now(), STANDSTILL.max(asked), None);
-    let mut erring = Problems::new();
-    let passed = client.poll(order_url, &format!("the CA to verify {what}"), |reply| {
+    let what = match claims {
+        [first, _, _, .., last] => {
+            let between = claims.len() - 2;
+            format!(
+                "{}, {between} more and {}",
+                first.identifier, last.identifier
+            )
+        }
+        few => list(few.iter().map(|claim| &claim.identifier)),
+    };
+    let what = format!("the CA to verify {what}");
+    let asked = claims.iter().map(|claim| claim.asked).max();
+    let (mut looked, mut erring_since) = (Instant::now(), None);
+    let (mut pause, mut erring) = (STANDSTILL.max(asked.unwrap_or_default()), Problems::new());
+    // With nothing left to prove the order may have been ready from the start.
+    let latest = Some(created).filter(|_| claims.is_empty());
+    let passed = client.poll(order_url, latest, &what, |reply| {
         let order: Order = reply.json()?;
         match order.status {
-            Status::Ready | Status::Processing | Status::Valid => return Ok(Some(())),
+            Status::Ready | Status::Processing | Status::Valid => {
+                return Ok(Some(take(reply)));
+            }
             Status::Pending if looked.elapsed() < pause => return Ok(None),
             _ => {}
         }
@@ -419,6 +438,10 @@ fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Res
             bail!(not_passed(failed));
         }
         ensure!(order.status == Status::Pending, order_failed(&order));
+        let (all, proven) = (claims.len(), claims.len() - open.len());
+        if all > 1 {
+            info!("{proven} of {all} names verified");
+        }
         Ok(None)
     });
     // The deadline is no reason where the CA has given one.
@@ -426,11 +449,11 @@ fn await_verdicts(client: &Client, order_url: &AcmeUrl, claims: &[Claim]) -> Res
     if passed.as_ref().is_err_and(|error| !is_told(error)) && !erring.is_empty() {
         bail!(not_passed(erring));
     }
-    passed?;
+    let reply = passed?;
     for claim in open {
         info!("{} verified!", claim.identifier);
     }
-    Ok(())
+    Ok(reply)
 }
 
 /// What the authorizations say.
@@ -447,7 +470,7 @@ struct Stock {
 fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
     let (mut failed, mut erring, mut asked) = (Problems::new(), Problems::new(), Duration::ZERO);
     let replies = side_by_side(open, |claim| client.read(&claim.authorization_url))?;
-    for (claim, reply) in std::mem::take(open).into_iter().zip(replies) {
+    for (claim, reply) in take(open).into_iter().zip(replies) {
         let authorization: Authorization = reply.json()?;
         let identifier = claim.identifier.clone();
         match authorization.verdict() {
@@ -467,12 +490,18 @@ fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
     })
 }
 
-/// Sends the CSR to the ready order (§7.4), once, and waits until the certificate is there.
-fn finalize(client: &Client, order_url: &AcmeUrl, order: &Order, csr: &Csr) -> Result<AcmeUrl> {
-    let url = &order.finalize_url()?;
+/// Sends the CSR to the order (§7.4), whose `latest` state is known, once, and waits until the
+/// certificate is there.
+fn finalize(
+    client: &Client,
+    order_url: &AcmeUrl,
+    url: &AcmeUrl,
+    latest: Reply,
+    csr: &Csr,
+) -> Result<AcmeUrl> {
     let payload = json!({"csr": base64url(csr.to_der()?)});
-    let mut is_sent = false;
-    client.poll(order_url, "the CA to issue the certificate", |reply| {
+    let (what, mut is_sent) = ("the CA to issue the certificate", false);
+    client.poll(order_url, Some(latest), what, |reply| {
         let mut order: Order = reply.json()?;
         if order.status == Status::Ready && !is_sent {
             // Where this reply is lost the next look at the order tells whether the CA has the CSR.

@@ -161,7 +161,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Where the CSR goes; some CAs tell it in the first reply only.
+    /// Where the CSR goes.
     ///
     /// # Errors
     /// There is none, or it is no https URL.

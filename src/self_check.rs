@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector, NextTimeout, TcpConnector};
+use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 use ureq::{Agent, Error};
 
 use crate::client::{MIN_TIMEOUT, USER_AGENT};
@@ -48,7 +48,7 @@ pub fn look(url: &str, port: u16, wanted: &str, timeout: Duration) -> Result<Fin
     let config = Agent::config_builder().proxy(None).user_agent(USER_AGENT);
     let config = config.max_redirects(0).max_redirects_will_error(false);
     let config = config.http_status_as_error(false).build();
-    let connector = TcpConnector::default().chain(TlsConnector::trusting_anybody()?);
+    let connector = TlsConnector::trusting_anybody(TcpConnector::default())?;
     let agent = Agent::with_parts(config, connector, way.clone());
     let (wanted, started) = (wanted.as_bytes(), Instant::now());
     loop {

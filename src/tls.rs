@@ -1,12 +1,17 @@
 //! TLS for ureq, by OpenSSL: the system's trust, and OpenSSL's own words where trust is refused.
 
-use std::fmt;
 use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::{env, fmt};
 
 use anyhow::{Context, Result, ensure};
 use openssl::error::ErrorStack;
-use openssl::ssl::{self, ErrorCode, HandshakeError};
-use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
+use openssl::ssl::{self, ErrorCode, HandshakeError, Ssl, SslContext, SslContextBuilder};
+use openssl::ssl::{SslFiletype, SslMethod, SslMode, SslStream, SslVerifyMode, SslVersion};
+use openssl::version;
+use openssl::x509::store::X509Lookup;
+use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509VerifyResult};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers};
@@ -18,26 +23,43 @@ use crate::failure::Failure;
 const NAME_THE_ROOT: &str =
     "for a private CA, name its root with --ca-bundle; else install ca-certificates";
 
-/// Puts TLS over the connection that the connector before it in ureq's chain has made.
+/// Puts TLS over the connections that the connector `tcp` makes.
 #[derive(Debug)]
-pub struct TlsConnector(SslConnector);
+pub struct TlsConnector<C> {
+    tcp: C,
+    more_roots: Vec<X509>,
+    /// Trusts what is found by name in OpenSSL's directory. To read all of the system's roots, as
+    /// `full` does, costs more than the rest of a run, and is hardly ever needed.
+    quick: SslContext,
+    /// Decides in the place of `quick`, once that has refused a certificate.
+    full: OnceLock<SslContext>,
+}
 
-impl TlsConnector {
+impl<C> TlsConnector<C> {
     /// A connector that trusts the system's store (`SSL_CERT_FILE` and `SSL_CERT_DIR` too) and the
     /// PEM certificates in `more_roots`.
     ///
     /// # Errors
     /// `more_roots` holds no certificates, or damaged ones.
-    pub fn trusting(more_roots: Option<&[u8]>) -> Result<TlsConnector> {
-        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-        if let Some(pem) = more_roots {
-            let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
-            ensure!(!roots.is_empty(), "no PEM certificate in it");
-            for root in roots {
-                builder.cert_store_mut().add_cert(root)?;
-            }
+    pub fn trusting(more_roots: Option<&[u8]>, tcp: C) -> Result<TlsConnector<C>> {
+        let pem = more_roots.unwrap_or_default();
+        let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
+        let is_empty = more_roots.is_some() && roots.is_empty();
+        ensure!(!is_empty, "no PEM certificate in it");
+        let mut quick = context(SslVerifyMode::PEER, &roots)?;
+        let is_chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| env::var_os(name).is_some());
+        if is_chosen.contains(&true) {
+            quick.set_default_verify_paths()?;
+        } else if let Some(home) = version::dir().split('"').nth(1) {
+            let store = quick.cert_store_mut().add_lookup(X509Lookup::hash_dir())?;
+            store.add_dir(&format!("{home}/certs"), SslFiletype::PEM)?;
         }
-        Ok(TlsConnector(builder.build()))
+        Ok(TlsConnector {
+            tcp,
+            more_roots: roots,
+            quick: quick.build(),
+            full: OnceLock::new(),
+        })
     }
 
     /// A connector that verifies nothing, for the self-check: validators do not either, or http-01
@@ -45,38 +67,91 @@ impl TlsConnector {
     ///
     /// # Errors
     /// OpenSSL's own.
-    pub fn trusting_anybody() -> Result<TlsConnector, ErrorStack> {
-        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-        builder.set_verify(SslVerifyMode::NONE);
-        Ok(TlsConnector(builder.build()))
+    pub fn trusting_anybody(tcp: C) -> Result<TlsConnector<C>, ErrorStack> {
+        Ok(TlsConnector {
+            tcp,
+            more_roots: Vec::new(),
+            quick: context(SslVerifyMode::NONE, &[])?.build(),
+            full: OnceLock::new(),
+        })
+    }
+
+    fn full(&self) -> Result<&SslContext, ErrorStack> {
+        if self.full.get().is_none() {
+            let mut full = context(SslVerifyMode::PEER, &self.more_roots)?;
+            full.set_default_verify_paths()?;
+            let _ = self.full.set(full.build());
+        }
+        Ok(self.full.get().unwrap_or(&self.quick))
     }
 }
 
-type Connected = Result<Option<Box<dyn Transport>>, Error>;
+/// What all TLS here has in common. `SslConnector` would read the system's roots every time.
+fn context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilder, ErrorStack> {
+    let mut context = SslContext::builder(SslMethod::tls_client())?;
+    context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
+    context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
+    context.set_verify(verify);
+    for root in roots {
+        context.cert_store_mut().add_cert(root.clone())?;
+    }
+    Ok(context)
+}
 
-impl<In: Transport> Connector<In> for TlsConnector {
+type Connected = Result<Option<Box<dyn Transport>>, Error>;
+type Handshake = Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>>;
+
+impl<C: Connector> Connector for TlsConnector<C> {
     type Out = Box<dyn Transport>;
 
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Connected {
-        let Some(transport) = chained.map(Transport::boxed) else {
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Connected {
+        let connect = || Ok::<_, Error>(self.tcp.connect(details, None)?.map(Transport::boxed));
+        let Some(transport) = connect()? else {
             return Ok(None);
         };
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(transport));
         }
-        let mut adapter = TransportAdapter::new(transport, details.current_time.clone());
-        adapter.set_timeout(details.timeout);
-        let mut tls = self.0.configure().map_err(|errors| from_openssl(&errors))?;
-        let is_verifying = self.0.context().verify_mode() != SslVerifyMode::NONE;
-        tls.set_verify_hostname(is_verifying);
-        let host = details.uri.host().unwrap_or_default();
-        let stream = tls.connect(host.trim_matches(['[', ']']), adapter);
-        let stream = stream.map_err(|error| from_handshake(error, is_verifying))?;
+        let context = self.full.get().unwrap_or(&self.quick);
+        let mut stream = handshake(context, details, transport);
+        if let Err(error) = &stream
+            && distrust(error).is_some()
+            && self.full.get().is_none()
+            && let Some(transport) = connect()?
+        {
+            let context = self.full().map_err(|errors| from_openssl(&errors))?;
+            stream = handshake(context, details, transport);
+        }
+        let stream = stream.map_err(from_handshake)?;
         let config = details.config;
         let (input, output) = (config.input_buffer_size(), config.output_buffer_size());
         let buffers = LazyBuffers::new(input, output);
         Ok(Some(Box::new(TlsTransport { buffers, stream })))
     }
+}
+
+/// Greets the server by its name, and verifies that its certificate is for this name.
+fn handshake(
+    context: &SslContext,
+    details: &ConnectionDetails,
+    transport: Box<dyn Transport>,
+) -> Handshake {
+    let mut adapter = TransportAdapter::new(transport, details.current_time.clone());
+    adapter.set_timeout(details.timeout);
+    let host = details.uri.host().unwrap_or_default();
+    let host = host.trim_matches(['[', ']']);
+    let mut ssl = Ssl::new(context)?;
+    match host.parse::<IpAddr>() {
+        Ok(address) => ssl.param_mut().set_ip(address)?,
+        Err(_) => {
+            ssl.set_hostname(host)?;
+            let flags = X509CheckFlags::NO_PARTIAL_WILDCARDS;
+            ssl.param_mut().set_hostflags(flags);
+            ssl.param_mut().set_host(host)?;
+        }
+    }
+    ssl.connect(adapter)
 }
 
 struct TlsTransport {
@@ -119,14 +194,22 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-fn from_handshake<S>(error: HandshakeError<S>, is_verifying: bool) -> Error {
-    match error {
-        HandshakeError::SetupFailure(errors) => from_openssl(&errors),
-        HandshakeError::Failure(half) | HandshakeError::WouldBlock(half) => {
-            match half.ssl().verify_result() {
-                reason if is_verifying && reason != X509VerifyResult::OK => distrusted(reason),
-                _ => from_ssl(half.into_error()),
-            }
+/// Why the server's certificate was refused, if that is the error.
+fn distrust<S>(error: &HandshakeError<S>) -> Option<X509VerifyResult> {
+    let HandshakeError::Failure(half) = error else {
+        return None;
+    };
+    let is_verified = half.ssl().verify_mode() != SslVerifyMode::NONE;
+    let result = half.ssl().verify_result();
+    Some(result).filter(|result| is_verified && *result != X509VerifyResult::OK)
+}
+
+fn from_handshake<S>(error: HandshakeError<S>) -> Error {
+    match (distrust(&error), error) {
+        (Some(reason), _) => distrusted(reason),
+        (None, HandshakeError::SetupFailure(errors)) => from_openssl(&errors),
+        (None, HandshakeError::Failure(half) | HandshakeError::WouldBlock(half)) => {
+            from_ssl(half.into_error())
         }
     }
 }

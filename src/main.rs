@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod account_key;
+mod authorize;
 mod chain;
 mod challenge;
 mod client;

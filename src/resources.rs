@@ -161,6 +161,12 @@ pub struct Order {
 }
 
 impl Order {
+    /// What is told of an order that the CA has given up.
+    pub fn failed(&self) -> Failure {
+        let line = format!("Order failed, it is {:?}: {}", self.status, self.error);
+        Failure::new(line).below(self.error.below())
+    }
+
     /// Where the CSR goes.
     ///
     /// # Errors
@@ -326,6 +332,12 @@ pub fn excerpt(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// Identifiers in one line.
+pub fn list<'a>(identifiers: impl IntoIterator<Item = &'a Identifier>) -> String {
+    let names: Vec<String> = identifiers.into_iter().map(Identifier::to_string).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What a user, a shell script and a CA see of getcrt. Needs Pebble, nginx, openssl and libnss-wrapper;
-//! `sh tests/run.sh` installs them.
+//! What a user, a shell script and a CA see of getcrt. Needs Pebble, nginx, curl, openssl and
+//! libnss-wrapper; `sh tests/run.sh` installs them.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,5 +14,6 @@ mod examples;
 mod faults;
 mod pebble;
 mod promises;
+mod recipes;
 mod renewal;
 mod support;

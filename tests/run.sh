@@ -1,6 +1,9 @@
 #!/bin/sh
-# Installs what the tests need and runs them all. They use loopback only.
+# Installs what the tests need and runs them all. They use loopback only. With GETCRT_RECIPES=all it installs
+# every web server that has a recipe in examples; without, the recipes of servers that are not there are skipped.
 set -eu
+# Debian's servers are there, where not every user looks.
+PATH=$PATH:/usr/sbin
 cd "$(dirname "$0")/.."
 . examples/lib.sh
 
@@ -11,9 +14,17 @@ need nginx nginx-light
 need setpriv util-linux
 need mount mount
 need bash bash
+need curl curl
 need systemd-analyze systemd
 need systemctl systemd
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
+if [ "${GETCRT_RECIPES:-}" = all ]; then
+    need apache2 apache2
+    need caddy caddy
+    need haproxy haproxy
+    need lighttpd lighttpd
+    need_file /usr/lib/lighttpd/mod_openssl.so lighttpd-mod-openssl
+fi
 install_needed
 
 exec cargo test --locked "$@"

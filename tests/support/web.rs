@@ -62,6 +62,14 @@ impl Web {
         Web { port, requests }
     }
 
+    /// Another program at that port, whose requests are not known here.
+    pub fn elsewhere(port: u16) -> Web {
+        Web {
+            port,
+            requests: Arc::default(),
+        }
+    }
+
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()

@@ -7,7 +7,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use log::{Level, debug, info, log_enabled, warn};
+use log::{info, warn};
 use openssl::asn1::Asn1Time;
 use openssl::rand::rand_bytes;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ use crate::input;
 use crate::pass::WIDTH;
 use crate::resources::{AcmeUrl, Directory, Problem, is_base64url};
 use crate::tls::TlsConnector;
+use crate::trace::Exchange;
 
 /// How long one request may take, and reaching the CA for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -266,9 +267,8 @@ impl<'a> Client<'a> {
             let (agent, end, nonces) = (self.agent.clone(), self.end, self.nonces.clone());
             let url = directory.new_nonce.clone();
             thread::spawn(move || {
-                debug!("HEAD {url}");
                 let request = Request::head(url.as_str());
-                nonces.arrive(send(&agent, end, request, ()).ok().as_ref(), 1);
+                nonces.arrive(send(&agent, end, request, (), "").ok().as_ref(), 1);
             });
         }
     }
@@ -294,9 +294,8 @@ impl<'a> Client<'a> {
 
     fn exchange_unsigned(&self, method: Method, url: &AcmeUrl) -> Result<Reply> {
         self.exchange(url, || {
-            debug!("{method} {url}");
             let request = Request::builder().method(&method).uri(url.as_str());
-            Ok(send(&self.agent, self.end, request, ()))
+            Ok(send(&self.agent, self.end, request, (), ""))
         })
     }
 
@@ -367,10 +366,8 @@ impl<'a> Client<'a> {
         }
         let jws = self.key.sign(protected, payload);
         let jws = jws.context("cannot sign with the account key")?;
-        debug!("POST {url}");
-        trace(payload.as_bytes());
         let request = Request::post(url.as_str()).header("Content-Type", "application/jose+json");
-        let reply = send(&self.agent, self.end, request, jws);
+        let reply = send(&self.agent, self.end, request, &jws, &jws);
         self.nonces.arrive(reply.as_ref().ok(), 0);
         Ok(reply)
     }
@@ -396,22 +393,29 @@ impl Nonces {
     }
 }
 
-/// One request and its reply, which must be there by `end`.
+/// One request and its reply, which must be there by `end`; `jws` is what the body is, if it is one.
 fn send(
     agent: &Agent,
     end: Instant,
     request: ureq::http::request::Builder,
     body: impl AsSendBody,
+    jws: &str,
 ) -> Attempt {
     let request = request.header("Accept-Language", "en").body(body)?;
+    let exchange = Exchange::with_the_ca(&request, jws);
     let left = end.saturating_duration_since(Instant::now());
     let timeout = REQUEST_TIMEOUT.min(left).max(MIN_TIMEOUT);
     let request = agent.configure_request(request);
     let request = request.timeout_global(Some(timeout)).build();
-    let (parts, mut body) = agent.run(request)?.into_parts();
-    let body = body.with_config().limit(MAX_REPLY).read_to_vec()?;
-    debug!("{}", parts.status);
-    trace(&body);
+    let reply = agent.run(request).and_then(|reply| {
+        let (parts, mut body) = reply.into_parts();
+        let body = body.with_config().limit(MAX_REPLY).read_to_vec()?;
+        Ok((parts, body))
+    });
+    if let Some(exchange) = exchange {
+        exchange.end(reply.as_ref().map(|(parts, body)| (parts, body.as_slice())));
+    }
+    let (parts, body) = reply?;
     Ok(Reply {
         status: parts.status.as_u16(),
         headers: parts.headers,
@@ -576,15 +580,6 @@ fn jittered(pause: Duration) -> Duration {
     // Without randomness the pause is whole, which is fine too.
     let _ = rand_bytes(&mut byte);
     pause / 2 + pause / 2 * u32::from(byte[0]) / 255
-}
-
-/// Shows a payload or a body, JSON laid out to be read.
-fn trace(body: &[u8]) {
-    if log_enabled!(Level::Debug) {
-        let json = serde_json::from_slice(body).map(|json: Value| format!("{json:#}"));
-        let text = json.unwrap_or_else(|_| String::from_utf8_lossy(body).into());
-        text.lines().for_each(|line| debug!("    {line}"));
-    }
 }
 
 #[cfg(test)]

@@ -22,9 +22,11 @@ mod resources;
 mod self_check;
 mod temporary;
 mod tls;
+mod trace;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::{env, io};
 
 use anyhow::{Context, Error};
 use log::{Level, LevelFilter, error, info, log};
@@ -63,14 +65,37 @@ fn open_stderr(options: &Options) {
         (_, true) => LevelFilter::Debug,
         _ => LevelFilter::Info,
     };
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_coloured = io::stderr().is_terminal() && !is_set("NO_COLOR");
     env_logger::Builder::new()
         .filter_module(env!("CARGO_CRATE_NAME"), level)
-        .format(|out, record| {
-            let is_warning = record.level() == Level::Warn;
-            let prefix = if is_warning { "warning: " } else { "" };
-            writeln!(out, "{prefix}{}", printable(&record.args().to_string()))
+        .format(move |out, record| {
+            let text = record.args().to_string();
+            match record.level() {
+                Level::Warn => return writeln!(out, "warning: {}", printable(&text)),
+                Level::Debug => {}
+                _ => return writeln!(out, "{}", printable(&text)),
+            }
+            let mut colour = if is_coloured { colour_of(&text) } else { None };
+            for line in text.lines() {
+                match colour.take() {
+                    Some(colour) => writeln!(out, "\x1b[{colour}m{}\x1b[0m", printable(line))?,
+                    None => writeln!(out, "{}", printable(line))?,
+                }
+            }
+            Ok(())
         })
         .init();
+}
+
+/// The colour of an exchange's first line: what is asked, what went well, and what did not.
+fn colour_of(exchange: &str) -> Option<u8> {
+    let mut words = exchange.split_whitespace().skip(1);
+    match (words.next()?, words.next()?.as_bytes()[0]) {
+        ("-->", _) => Some(36),
+        (_, b'1'..=b'3') => Some(32),
+        _ => Some(31),
+    }
 }
 
 /// The end of a failed run: the error, what belongs below it, and the cure where it is known.

@@ -17,6 +17,7 @@ use ureq::{Agent, Error};
 
 use crate::client::{MIN_TIMEOUT, USER_AGENT};
 use crate::tls::TlsConnector;
+use crate::trace::Exchange;
 
 /// How long the look at one name may take, for all addresses and redirects.
 const NAME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,12 +86,23 @@ fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &Way) -> Result
         let left = end.saturating_duration_since(Instant::now());
         let request = agent.get(&uri).config();
         let request = request.timeout_global(Some(left.max(MIN_TIMEOUT)));
-        let response = request.build().call()?;
-        let (status, mut body) = (response.status().as_u16(), Vec::new());
-        let location = response.headers().get("Location").cloned();
-        let Some(location) = location.filter(|_| (300..400).contains(&status)) else {
-            let reader = response.into_body().into_reader();
-            reader.take(MAX_BODY).read_to_end(&mut body)?;
+        let exchange = Exchange::with_the_web_server(&uri);
+        let reply = request.build().call().and_then(|reply| {
+            let ((parts, body), mut read) = (reply.into_parts(), Vec::new());
+            let most = if parts.status.is_redirection() {
+                0
+            } else {
+                MAX_BODY
+            };
+            body.into_reader().take(most).read_to_end(&mut read)?;
+            Ok((parts, read))
+        });
+        if let Some(exchange) = exchange {
+            exchange.end(reply.as_ref().map(|(parts, body)| (parts, body.as_slice())));
+        }
+        let (parts, body) = reply?;
+        let (status, location) = (parts.status.as_u16(), parts.headers.get("Location"));
+        let Some(location) = location.filter(|_| parts.status.is_redirection()) else {
             return Ok((status, body));
         };
         let location = location.to_str()?;

@@ -795,16 +795,26 @@ fn verbose_shows_the_conversation_and_no_secret() {
         let outcome = world.getcrt().arg("-v").outcome();
         outcome.issued();
         for shown in [
-            "GET https://",
-            "HEAD https://",
-            "POST https://",
-            "200 OK",
-            "201 Created",
+            "  1 --> GET directory\n        https://localhost:",
+            " --> HEAD newNonce\n",
+            " --> POST newAccount\n",
+            "        signed by jwk, the public half of the account key\n",
+            " --> POST newOrder\n",
+            "        signed by kid https://localhost:",
+            " <-- 201 Created for newOrder, ",
+            "        location: https://localhost:",
+            " --> POST-as-GET authorization\n",
+            " --> GET challenge file (local check)\n        http://a.test:",
+            " --> POST challenge of a.test\n",
+            "<-- 200 OK for challenge of a.test, ",
+            " --> POST-as-GET order\n",
+            " --> POST finalize\n",
+            " --> POST-as-GET certificate\n",
             "\"termsOfServiceAgreed\": true",
             "\"newOrder\": ",
-            "\"csr\": \"",
-            "\"status\": \"ready\"",
-            "-----BEGIN CERTIFICATE-----",
+            "          \"csr\": \"",
+            "          \"status\": \"ready\"",
+            "\n        -----BEGIN CERTIFICATE-----",
         ] {
             outcome.says(shown);
         }

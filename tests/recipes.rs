@@ -1,11 +1,9 @@
 //! The recipes for web servers, as they stand in `examples/` but for ports and paths: the real server
 //! gets from nothing to https by the commands in the recipe's own comment, and through a renewal.
-//! A server that is not installed is skipped by name, unless GETCRT_RECIPES is `all`.
+//! A server that is not installed is skipped by name, unless GETCRT_TESTS is `all`.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
-use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +18,7 @@ use crate::support::files::{directory, https, listing, set_mode};
 use crate::support::pebble::{World, text};
 use crate::support::run::{Outcome, Run};
 use crate::support::web::{Request, Web, response};
-use crate::support::{PATIENCE, Server, await_that, free_port, kill};
+use crate::support::{PATIENCE, Server, await_that, free_port, is_skipped, kill};
 
 /// The names in the recipes.
 const NAMES: [&str; 2] = ["example.org", "www.example.org"];
@@ -47,7 +45,8 @@ struct Site {
 impl Site {
     /// A site by this recipe; nothing where one of the `needed` programs is missing.
     fn by(example: &'static str, needed: &[&str]) -> Option<Site> {
-        if is_skipped(example, needed) {
+        let needed: Vec<&str> = needed.iter().chain(&["curl"]).copied().collect();
+        if is_skipped(&format!("examples/{example}"), &needed) {
             return None;
         }
         let directory = directory();
@@ -261,29 +260,6 @@ fn served(port: u16) -> Option<Vec<u8>> {
     let connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let connection = builder.build().connect(NAMES[0], connection).ok()?;
     Some(connection.ssl().peer_certificate()?.to_pem().unwrap())
-}
-
-/// Whether a recipe cannot be tried here, which is said.
-fn is_skipped(example: &str, needed: &[&str]) -> bool {
-    let path = env::var("PATH").unwrap();
-    let is_missing = |file: &&&str| {
-        !path
-            .split(':')
-            .any(|folder| Path::new(folder).join(file).exists())
-    };
-    let Some(missing) = needed.iter().chain(&["curl"]).find(is_missing) else {
-        return false;
-    };
-    assert!(
-        env::var("GETCRT_RECIPES").as_deref() != Ok("all"),
-        "there is no {missing} for examples/{example}"
-    );
-    let line = format!(
-        "skipped: examples/{example}, for there is no {missing} (GETCRT_RECIPES=all sh tests/run.sh installs it)\n"
-    );
-    // Not by eprint!, whose words are not shown where a test passes.
-    let _ = io::stderr().write_all(line.as_bytes());
-    true
 }
 
 fn is_root() -> bool {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and runs them all. They use loopback only. With GETCRT_RECIPES=all it installs
-# every web server that has a recipe in examples; without, the recipes of servers that are not there are skipped.
+# Installs what the tests need and runs them all. They use loopback only. With GETCRT_TESTS=all it installs
+# what some tests can do without, too; else such a test is skipped where a program is not there, and says so.
 set -eu
 # Debian's servers are there, where not every user looks.
 PATH=$PATH:/usr/sbin
@@ -18,7 +18,7 @@ need curl curl
 need systemd-analyze systemd
 need systemctl systemd
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
-if [ "${GETCRT_RECIPES:-}" = all ]; then
+if [ "${GETCRT_TESTS:-}" = all ]; then
     need apache2 apache2
     need caddy caddy
     need haproxy haproxy

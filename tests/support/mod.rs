@@ -6,7 +6,8 @@ pub mod pebble;
 pub mod run;
 pub mod web;
 
-use std::io::ErrorKind;
+use std::env;
+use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,6 +16,26 @@ use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine; what is not done by then hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether `what` cannot be tested here, for want of one of the `needed` programs, which is said.
+pub fn is_skipped(what: &str, needed: &[&str]) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_here =
+        |program: &&&str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let Some(missing) = needed.iter().find(|program| !is_here(program)) else {
+        return false;
+    };
+    assert!(
+        env::var("GETCRT_TESTS").as_deref() != Ok("all"),
+        "there is no {missing} for {what}"
+    );
+    let line = format!(
+        "skipped: {what}, for there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)\n"
+    );
+    // Not by eprint!, whose words are not shown where a test passes.
+    let _ = io::stderr().write_all(line.as_bytes());
+    true
+}
 
 /// A server process that ends with the test, and its own children with it where it is asked kindly.
 pub struct Server(pub Child);

@@ -62,8 +62,9 @@ fn main() -> ExitCode {
 fn open_stderr(options: &Options) {
     let level = match (options.quiet, options.verbose) {
         (true, _) => LevelFilter::Error,
-        (_, true) => LevelFilter::Debug,
-        _ => LevelFilter::Info,
+        (_, 0) => LevelFilter::Info,
+        (_, 1) => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
     };
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_coloured = io::stderr().is_terminal() && !is_set("NO_COLOR");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::error::ErrorKind::ArgumentConflict;
-use clap::{CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 
 /// Let's Encrypt's production directory, the default CA.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -12,99 +12,168 @@ pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt
 /// acme-tiny's default for `--ca`; scripts that pass it mean "the default directory".
 const ACME_TINY_DEFAULT_CA: &str = "https://acme-v02.api.letsencrypt.org";
 
-/// Fetch a TLS certificate from an ACME (RFC 8555) CA by http-01.
+// The headings of the help. Its texts are cut for 80 columns, as clap breaks no lines here.
+const NEEDED: &str = "Needed";
+const OUTPUT: &str = "Output";
+const THE_CA: &str = "The CA";
+const RENEWAL: &str = "Renewal";
+const CHECKING: &str = "Checking";
+const TALKING: &str = "Talking";
+
+/// Fetch a TLS certificate from an ACME (RFC 8555) CA by http-01
 ///
-/// getcrt registers your account key, proves control of every name in the CSR by files
-/// that your web server serves from the acme-dir, and prints the certificate chain.
+/// getcrt registers your account key, proves control of every name in the CSR by
+/// files that your web server serves from the acme-dir, and prints the certificate
+/// chain. It needs neither root nor the certificate's key.
 #[derive(Debug, Parser)]
-#[command(version, infer_long_args = true, args_override_self = true, after_help = AFTER_HELP)]
+#[command(version, verbatim_doc_comment, infer_long_args = true, args_override_self = true, after_help = AFTER_HELP)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Options {
-    /// Private key of your account at the CA (PEM; RSA, P-256, P-384, P-521 or Ed25519)
-    #[arg(long, value_name = "FILE")]
+    /// Private key of your account at the CA (PEM)
+    ///
+    /// RSA, P-256, P-384, P-521 or Ed25519. One key may serve all your
+    /// certificates, and is none of theirs.
+    #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
     pub account_key: PathBuf,
 
-    /// Certificate signing request (PEM or DER), made with a key of its own
-    #[arg(long, value_name = "FILE")]
+    /// Certificate signing request, with all names
+    ///
+    /// PEM or DER, made with a key of its own.
+    #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
     pub csr: PathBuf,
 
-    /// Directory served as http://NAME/.well-known/acme-challenge/
-    #[arg(long, value_name = "DIR")]
+    /// Directory served as /.well-known/acme-challenge/
+    ///
+    /// Your web server must serve it so on port 80 for each name. Challenge
+    /// files are written there, and removed on every way out.
+    #[arg(long, value_name = "DIR", help_heading = NEEDED, verbatim_doc_comment)]
     pub acme_dir: PathBuf,
 
-    /// Write the chain to FILE instead of stdout; replaced only by a complete, checked chain
-    #[arg(short, long, value_name = "FILE")]
+    /// Write the chain to FILE instead of stdout
+    ///
+    /// What is there is replaced as a whole, and only by a complete chain
+    /// that fits the CSR.
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, verbatim_doc_comment)]
     pub output: Option<PathBuf>,
 
-    /// Do nothing unless the certificate at --output is due (or missing, or not for the CSR)
-    #[arg(long, requires = "output")]
-    pub renew: bool,
+    /// Of the CA's chains, the one from issuer NAME
+    ///
+    /// That is the one whose topmost certificate was issued by, or is, NAME.
+    /// Without such a chain it is the CA's own choice, with a warning.
+    #[arg(long, value_name = "NAME", help_heading = OUTPUT, verbatim_doc_comment)]
+    pub preferred_chain: Option<String>,
 
-    /// ACME directory of the CA [default: Let's Encrypt]
-    #[arg(long, value_name = "URL")]
+    /// URL of the CA's directory [default: Let's Encrypt]
+    #[arg(long, value_name = "URL", help_heading = THE_CA)]
     pub directory_url: Option<String>,
 
     /// Use Let's Encrypt's staging directory
-    #[arg(long, conflicts_with = "directory_url")]
+    ///
+    /// Its limits are generous and its certificates are not trusted: to try
+    /// things out. A valid certificate at -o that is not from there is kept.
+    #[arg(long, conflicts_with = "directory_url", help_heading = THE_CA, verbatim_doc_comment)]
     pub staging: bool,
 
-    /// Deprecated: base URL of the CA, to which /directory is appended
-    #[arg(long, value_name = "URL")]
+    /// Deprecated: --directory-url without /directory
+    #[arg(long, value_name = "URL", help_heading = THE_CA)]
     ca: Option<String>,
 
-    /// More roots to trust for the CA's https (PEM), for a private CA
-    #[arg(long, value_name = "FILE")]
+    /// More roots to trust, for a private CA (PEM)
+    ///
+    /// They are trusted for the CA's https, beside the system's roots.
+    #[arg(long, value_name = "FILE", help_heading = THE_CA, verbatim_doc_comment)]
     pub ca_bundle: Option<PathBuf>,
 
-    /// Contact details for the account, e.g. you@example.org; alone, it removes them
-    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = contact)]
+    /// Contacts for the account, e.g. you@example.org
+    ///
+    /// They replace those that the CA has; without a value they are removed.
+    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = contact, help_heading = THE_CA, verbatim_doc_comment)]
     pub contact: Option<Vec<String>>,
 
-    /// Key identifier of an account elsewhere that the CA wants yours bound to (EAB)
-    #[arg(long, value_name = "ID", requires = "eab_hmac_key")]
+    /// Key identifier for external account binding
+    ///
+    /// It binds the account to one that you have at the CA elsewhere.
+    #[arg(long, value_name = "ID", requires = "eab_hmac_key", help_heading = THE_CA, verbatim_doc_comment)]
     pub eab_kid: Option<String>,
 
-    /// File with the HMAC key that belongs to --eab-kid (base64url), read only to register
-    #[arg(long, value_name = "FILE", requires = "eab_kid")]
+    /// File with the HMAC key that goes with --eab-kid
+    ///
+    /// In base64url, as the CA gives it. It is read only when the account is
+    /// made.
+    #[arg(long, value_name = "FILE", requires = "eab_kid", help_heading = THE_CA, verbatim_doc_comment)]
     pub eab_hmac_key: Option<PathBuf>,
 
-    /// Profile of the certificate, one of those that the CA offers
-    #[arg(long, value_name = "NAME")]
+    /// Profile of the certificate, as the CA names it
+    ///
+    /// Let's Encrypt has `shortlived`, for IP addresses too.
+    #[arg(long, value_name = "NAME", help_heading = THE_CA, verbatim_doc_comment)]
     pub profile: Option<String>,
 
-    /// Of the CA's chains, the one whose topmost certificate was issued by, or is, NAME
-    #[arg(long, value_name = "NAME")]
-    pub preferred_chain: Option<String>,
-
-    /// Do not fetch the challenge files before the CA does
-    #[arg(long)]
-    pub disable_check: bool,
-
-    /// Port at which the challenge files are fetched for the check
-    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
-    pub check_port: u16,
-
-    /// Go through everything but the last request, so that no certificate is issued
-    #[arg(long)]
-    pub dry_run: bool,
-
     /// Give up after SECONDS in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = THE_CA)]
     pub timeout: u64,
 
+    /// Do nothing unless the certificate at -o is due
+    ///
+    /// Due is what is missing, expired or not for the CSR; else the CA is
+    /// asked, and without its word the last third of the lifetime counts, or
+    /// the last half where that is under ten days.
+    #[arg(long, requires = "output", help_heading = RENEWAL, verbatim_doc_comment)]
+    pub renew: bool,
+
+    /// Everything but the request for the certificate
+    ///
+    /// Nothing is issued, and a file at -o is not touched.
+    #[arg(long, help_heading = CHECKING, verbatim_doc_comment)]
+    pub dry_run: bool,
+
+    /// Do not fetch the challenge files before the CA does
+    ///
+    /// For a machine that cannot reach its own names as the CA does.
+    #[arg(long, help_heading = CHECKING, verbatim_doc_comment)]
+    pub disable_check: bool,
+
+    /// Port at which getcrt fetches them
+    ///
+    /// The CA itself always comes to port 80.
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..), help_heading = CHECKING, verbatim_doc_comment)]
+    pub check_port: u16,
+
     /// Print errors only
-    #[arg(long, conflicts_with = "verbose")]
+    #[arg(long, conflicts_with = "verbose", help_heading = TALKING)]
     pub quiet: bool,
 
-    /// Show each request to the CA and its reply
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// Show each exchange with the CA; -vv: headers too
+    ///
+    /// -v shows each request to the CA and its reply; -vv shows headers,
+    /// nonces and protected headers too.
+    #[arg(short, long, action = ArgAction::Count, help_heading = TALKING, verbatim_doc_comment)]
+    pub verbose: u8,
+
+    // The last two are clap's own, here for their place in the help; it acts on them itself.
+    /// Print help, in short (-h) or in full (--help)
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = TALKING)]
+    _help: Option<bool>,
+
+    /// Print version
+    #[arg(short = 'V', long = "version", action = ArgAction::Version, help_heading = TALKING)]
+    _version: Option<bool>,
 }
 
 const AFTER_HELP: &str = "\
 Example:
-  getcrt --account-key account.key --csr domain.csr --acme-dir /var/www/acme-challenge/ > signed.crt
+  getcrt --account-key account.key --csr domain.csr \\
+    --acme-dir /var/www/acme-challenge/ > signed.crt
 
-Exit status: 0 issued (or the dry run passed), 1 not issued, 2 wrong usage, 3 not due for renewal.";
+In a crontab, all in one line:
+  17 1,7,13,19 * * * getcrt --renew --quiet --account-key account.key
+    --csr domain.csr --acme-dir /var/www/acme-challenge/ --output signed.crt
+
+Exit status:
+  0  a certificate was issued, or the dry run passed
+  1  it was not; stdout is empty, and a file at -o is as before
+  2  the command line is wrong
+  3  --renew found the certificate not due";
 
 impl Options {
     /// Reads the process's command line; prints help, version or a usage error and exits there.

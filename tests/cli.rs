@@ -103,6 +103,24 @@ impl Desk {
     }
 }
 
+/// The names of the options in a help text, by the headings over them.
+fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for line in help.lines() {
+        let is_option = line.starts_with("      --") || line.starts_with("  -");
+        let name = line.split([' ', ',']).find(|word| word.starts_with("--"));
+        match (line.strip_suffix(':'), name) {
+            (Some(heading), _) if !line.starts_with(' ') => {
+                groups.push((heading.to_owned(), Vec::new()));
+            }
+            (_, Some(name)) if is_option => groups.last_mut().unwrap().1.push(name.to_owned()),
+            _ => (),
+        }
+    }
+    groups.retain(|(_, names)| !names.is_empty());
+    groups
+}
+
 #[test]
 fn version_and_help() {
     let version = Run::new().arg("-V").outcome();
@@ -110,14 +128,47 @@ fn version_and_help() {
         "it is another version",
         version.stdout == format!("getcrt {}\n", env!("CARGO_PKG_VERSION")),
     );
-    for help in ["-h", "--help"] {
-        let outcome = Run::new().arg(help).outcome();
-        outcome.exits(0).check(
-            "no example",
-            outcome
-                .stdout
-                .contains("getcrt --account-key account.key --csr domain.csr"),
-        );
+    let [short, long] = ["-h", "--help"].map(|help| Run::new().arg(help).outcome());
+    for outcome in [&short, &long] {
+        outcome.exits(0);
+        for text in [
+            "\nUsage: getcrt [OPTIONS] --account-key <FILE> --csr <FILE> --acme-dir <DIR>\n",
+            "\n  getcrt --account-key account.key --csr domain.csr \\\n",
+            "\nExit status:",
+        ] {
+            outcome.check(&format!("no `{text}`"), outcome.stdout.contains(text));
+        }
+        let wide = |line: &&str| line.chars().count() > 80;
+        let wide = outcome.stdout.lines().find(wide);
+        outcome.check(&format!("too wide: {wide:?}"), wide.is_none());
+    }
+    let is_shorter = short.stdout.lines().count() * 2 < long.stdout.lines().count();
+    short.check("-h is not the short one", is_shorter);
+    let cron = "\n  17 1,7,13,19 * * * getcrt --renew --quiet --account-key account.key\n";
+    long.check("no cron line", long.stdout.contains(cron));
+
+    // The same options under the same headings in both, each of them once.
+    let groups = grouped(&long.stdout);
+    let headings: Vec<&str> = groups.iter().map(|(heading, _)| heading.as_str()).collect();
+    let wanted = [
+        "Needed", "Output", "The CA", "Renewal", "Checking", "Talking",
+    ];
+    assert_eq!(headings, wanted, "{long}");
+    assert_eq!(grouped(&short.stdout), groups);
+    let mut names: Vec<&String> = groups.iter().flat_map(|(_, names)| names).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert!(names.len() == count && count == 22, "{names:?}");
+}
+
+#[test]
+fn verbose_may_be_said_more_than_once() {
+    let desk = Desk::new();
+    for verbose in [&["-v"][..], &["-vv"], &["-v", "--verbose"], &["-vvv"]] {
+        let run = desk.getcrt().args(verbose);
+        let outcome = run.args(&["--account-key", "missing.key"]).outcome();
+        desk.refused(&outcome, "Error loading missing.key");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::error::ErrorKind::ArgumentConflict;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser, ValueHint};
 
 /// Let's Encrypt's production directory, the default CA.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -46,7 +46,7 @@ pub struct Options {
     ///
     /// Your web server must serve it so on port 80 for each name. Challenge
     /// files are written there, and removed on every way out.
-    #[arg(long, value_name = "DIR", help_heading = NEEDED, verbatim_doc_comment)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = NEEDED, verbatim_doc_comment)]
     pub acme_dir: PathBuf,
 
     /// Write the chain to FILE instead of stdout
@@ -167,7 +167,7 @@ Example:
 
 In a crontab, all in one line:
   17 1,7,13,19 * * * getcrt --renew --quiet --account-key account.key
-    --csr domain.csr --acme-dir /var/www/acme-challenge/ --output signed.crt
+    --csr domain.csr --acme-dir /var/www/acme-challenge/ -o signed.crt
 
 Exit status:
   0  a certificate was issued, or the dry run passed

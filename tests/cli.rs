@@ -104,7 +104,7 @@ impl Desk {
 }
 
 /// The names of the options in a help text, by the headings over them.
-fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
+pub fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for line in help.lines() {
         let is_option = line.starts_with("      --") || line.starts_with("  -");
@@ -113,7 +113,11 @@ fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
             (Some(heading), _) if !line.starts_with(' ') => {
                 groups.push((heading.to_owned(), Vec::new()));
             }
-            (_, Some(name)) if is_option => groups.last_mut().unwrap().1.push(name.to_owned()),
+            (_, Some(name)) if is_option => {
+                // What may be given twice is shown with dots.
+                let name = name.trim_end_matches('.').to_owned();
+                groups.last_mut().unwrap().1.push(name);
+            }
             _ => (),
         }
     }

@@ -12,6 +12,7 @@ mod accounts;
 mod cli;
 mod examples;
 mod faults;
+mod manual;
 mod pebble;
 mod promises;
 mod recipes;

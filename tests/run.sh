@@ -24,6 +24,9 @@ if [ "${GETCRT_TESTS:-}" = all ]; then
     need haproxy haproxy
     need lighttpd lighttpd
     need_file /usr/lib/lighttpd/mod_openssl.so lighttpd-mod-openssl
+    need man man-db
+    need zsh zsh
+    need fish fish
 fi
 install_needed
 

@@ -1,4 +1,5 @@
-//! The man page and the completions, made from the options, in the programs that they are for.
+//! The man page and the completions, made from the options, in the programs that they are for; and the
+//! list of what a package has.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::cli::grouped;
-use crate::support::files::directory;
+use crate::support::files::{directory, listing};
 use crate::support::is_skipped;
 use crate::support::run::{Outcome, Run};
 
@@ -95,6 +96,42 @@ fn the_man_page_tells_all() {
     for option in options() {
         let entry = format!("\\fB{}\\fR", option.replace('-', "\\-"));
         assert!(page.contains(&entry), "{option}\n{page}");
+    }
+}
+
+/// What cargo-deb packs is here, or is made here, and no example for a user's machine is left out.
+#[test]
+fn the_package_has_all() {
+    let made = made();
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let mut packed = Vec::new();
+    for line in manifest.lines().filter(|line| line.starts_with("    [\"")) {
+        let words: Vec<&str> = line.split('"').collect();
+        let [_, from, _, to, _, mode, _] = words[..] else {
+            panic!("{line}")
+        };
+        let is_there = match from.strip_prefix("target/manual/") {
+            Some(name) => made.path().join(name).is_file(),
+            None => from == "target/release/getcrt" || Path::new(from).is_file(),
+        };
+        assert!(is_there, "{line}");
+        assert!(
+            to.starts_with("usr/") && matches!(mode, "644" | "755"),
+            "{line}"
+        );
+        packed.push(from);
+    }
+    for name in listing(made.path()) {
+        assert!(
+            packed.contains(&format!("target/manual/{name}").as_str()),
+            "{name}"
+        );
+    }
+    for name in listing(Path::new("examples")) {
+        // These need the source.
+        let is_ours = matches!(name.as_str(), "lib.sh" | "manual.rs" | "quickstart.sh");
+        let is_packed = packed.contains(&format!("examples/{name}").as_str());
+        assert!(is_ours != is_packed, "examples/{name}");
     }
 }
 

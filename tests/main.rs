@@ -18,3 +18,4 @@ mod promises;
 mod recipes;
 mod renewal;
 mod support;
+mod trace;

@@ -788,49 +788,6 @@ fn staging_does_not_replace_what_is_valid() {
 }
 
 #[test]
-fn verbose_shows_the_conversation_and_no_secret() {
-    let world = World::new();
-    for kind in ["RSA:2048", "EC:P-256"] {
-        key(&world.path("account.key"), kind);
-        let outcome = world.getcrt().arg("-v").outcome();
-        outcome.issued();
-        for shown in [
-            "  1 --> GET directory\n        https://localhost:",
-            " --> HEAD newNonce\n",
-            " --> POST newAccount\n",
-            "        signed by jwk, the public half of the account key\n",
-            " --> POST newOrder\n",
-            "        signed by kid https://localhost:",
-            " <-- 201 Created for newOrder, ",
-            "        location: https://localhost:",
-            " --> POST-as-GET authorization\n",
-            " --> GET challenge file (local check)\n        http://a.test:",
-            " --> POST challenge of a.test\n",
-            "<-- 200 OK for challenge of a.test, ",
-            " --> POST-as-GET order\n",
-            " --> POST finalize\n",
-            " --> POST-as-GET certificate\n",
-            "\"termsOfServiceAgreed\": true",
-            "\"newOrder\": ",
-            "          \"csr\": \"",
-            "          \"status\": \"ready\"",
-            "\n        -----BEGIN CERTIFICATE-----",
-        ] {
-            outcome.says(shown);
-        }
-        let pem = text(&world.path("account.key"));
-        let body: String = pem
-            .lines()
-            .filter(|line| !line.starts_with("-----"))
-            .collect();
-        for i in (0..body.len() - 24).step_by(8) {
-            outcome.says_not(&body[i..i + 24]);
-        }
-        outcome.says_not("PRIVATE KEY");
-    }
-}
-
-#[test]
 fn the_environment_names_the_roots() {
     let world = World::new();
     let path = |name: &str| world.path(name).to_str().unwrap().to_owned();

@@ -12,6 +12,7 @@ need pebble pebble
 need pebble-challtestsrv pebble
 need nginx nginx-light
 need setpriv util-linux
+need script bsdutils
 need mount mount
 need bash bash
 need curl curl

@@ -230,6 +230,11 @@ impl Ca {
         last.map_or(Value::Null, |request| request.payload.clone())
     }
 
+    /// The signatures of all requests so far.
+    pub fn signatures(&self) -> Vec<String> {
+        self.state().signatures.clone()
+    }
+
     /// What the client did against the protocol.
     pub fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
@@ -260,6 +265,7 @@ struct State {
     csr: Option<Vec<u8>>,
     order_reads_since_finalize: usize,
     requests: Vec<Request>,
+    signatures: Vec<String>,
     violations: Vec<String>,
     /// Before when a URL may not be polled again.
     not_before: HashMap<String, Instant>,
@@ -281,6 +287,7 @@ impl State {
             csr: None,
             order_reads_since_finalize: 0,
             requests: Vec::new(),
+            signatures: Vec::new(),
             violations: Vec::new(),
             not_before: HashMap::new(),
         }
@@ -391,6 +398,8 @@ impl State {
         if members != ["payload", "protected", "signature"] {
             self.note(format!("a JWS of {members:?}"));
         }
+        let signature = jws["signature"].as_str().unwrap_or_default();
+        self.signatures.push(signature.to_owned());
         let decode = |member: &str| {
             BASE64URL
                 .decode(jws[member].as_str().unwrap_or("!"))

@@ -1,4 +1,4 @@
-# Shell functions of examples/quickstart.sh and tests/run.sh: what is missing, and installing it.
+# Shell functions of examples/quickstart.sh, tests/run.sh and tests/bench.sh: what is missing, and installing it.
 # shellcheck shell=sh
 
 needed=

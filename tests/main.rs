@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod bench;
 mod cli;
 mod examples;
 mod faults;

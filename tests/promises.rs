@@ -82,6 +82,7 @@ fn the_scripts_parse() {
         "examples/lib.sh",
         "examples/renew.sh",
         "tests/run.sh",
+        "tests/bench.sh",
     ] {
         let status = Command::new("sh").args(["-n", script]).status().unwrap();
         assert!(status.success(), "{script}");

@@ -18,6 +18,10 @@ need bash bash
 need curl curl
 need systemd-analyze systemd
 need systemctl systemd
+need python3 python3
+need ip iproute2
+need_file /usr/bin/time time
+need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
 if [ "${GETCRT_TESTS:-}" = all ]; then
     need apache2 apache2

@@ -197,7 +197,6 @@ fn colour_is_for_terminals() {
         for part in [
             " --> GET directory\n        https://",
             " --> POST newOrder\n",
-            " --> GET challenge file (local check)\n        http://a.test",
             " --> POST finalize\n",
             " for finalize, ",
             "-----BEGIN CERTIFICATE-----",

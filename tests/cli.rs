@@ -12,14 +12,14 @@ use crate::support::run::{GETCRT, Outcome, Run};
 use crate::support::{free_port, listen};
 
 /// A user with all that is needed, and a CA that nobody may speak to.
-struct Desk {
+pub struct Desk {
     directory: TempDir,
     ca: TcpListener,
     port: u16,
 }
 
 impl Desk {
-    fn new() -> Desk {
+    pub fn new() -> Desk {
         let (directory, port) = (directory(), free_port());
         set_mode(directory.path(), 0o755);
         let ca = listen("127.0.0.1", port);
@@ -36,7 +36,7 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -49,12 +49,12 @@ impl Desk {
         );
     }
 
-    fn getcrt(&self) -> Run {
+    pub fn getcrt(&self) -> Run {
         self.by(Run::new())
     }
 
     /// As a user who is not root, for whom permissions count.
-    fn getcrt_as_nobody(&self) -> Run {
+    pub fn getcrt_as_nobody(&self) -> Run {
         self.by(Run::of("setpriv").args(&[
             "--reuid=65534",
             "--regid=65534",

@@ -29,7 +29,7 @@ pub fn stage(lie: impl FnOnce(Script) -> Script) -> Stage {
 }
 
 /// A stage whose web server has answers of its own, told the request and how many came before.
-fn stage_with(
+pub fn stage_with(
     lie: impl FnOnce(Script) -> Script,
     answer: impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> Stage {
@@ -878,7 +878,7 @@ fn harmless_oddities_are_warnings() {
 }
 
 /// What the web server answers to getcrt; the CA's validator gets the file.
-fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
+pub fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
     move |request, _| {
         request
             .user_agent

@@ -16,6 +16,7 @@ mod faults;
 mod manual;
 mod pebble;
 mod promises;
+mod readme;
 mod recipes;
 mod renewal;
 mod support;

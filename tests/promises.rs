@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The promise that the source can be read in one sitting. A bound, so that growth is noticed: what
 /// goes beyond it takes the place of something else, or argues for more in the commit that raises it.
-const MAX_LINES: usize = 2930;
+const MAX_LINES: usize = 2950;
 const MAX_GET_CRT: usize = 120;
 
 /// A file's lines of code: no blank lines, no comments, and nothing from the tests at its end.
@@ -29,6 +29,14 @@ fn the_source_is_short() {
         .collect();
     let total: usize = counts.iter().map(|(count, _)| count).sum();
     assert!(total <= MAX_LINES, "{total} lines of code: {counts:#?}");
+    the_readme_says(&format!("has at most {MAX_LINES} lines of code"));
+}
+
+#[track_caller]
+fn the_readme_says(told: &str) {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let words: Vec<&str> = readme.split_whitespace().collect();
+    assert!(words.join(" ").contains(told), "README.md lacks `{told}`");
 }
 
 #[test]
@@ -147,12 +155,8 @@ fn the_readme_counts_the_dependencies() {
         .lines()
         .filter(|line| !line.starts_with("getcrt "))
         .collect();
-    let told = format!(
-        "Its dependencies, and theirs, are\n{} packages;",
+    the_readme_says(&format!(
+        "Its dependencies, and theirs, are {} packages;",
         packages.len()
-    );
-    assert!(
-        fs::read_to_string("README.md").unwrap().contains(&told),
-        "README.md lacks `{told}`"
-    );
+    ));
 }

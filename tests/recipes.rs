@@ -16,7 +16,7 @@ use openssl::x509::X509;
 
 use crate::support::files::{directory, https, listing, set_mode};
 use crate::support::pebble::{World, text};
-use crate::support::run::{Outcome, Run};
+use crate::support::run::{GETCRT, Outcome, Run};
 use crate::support::web::{Request, Web, response};
 use crate::support::{PATIENCE, Server, await_that, free_port, is_skipped, kill};
 
@@ -293,6 +293,104 @@ fn nginx() {
         nginx
     };
     site.comes_to_https("nginx.service", start, &Reload::Signal("HUP"));
+}
+
+/// The commands of the README's six steps, typed in their order.
+#[test]
+fn the_six_steps_of_the_readme() {
+    let Some(site) = Site::by("nginx.conf", &["nginx"]) else {
+        return;
+    };
+    let mut site = site.with(&[
+        ("listen 80;", "listen 127.0.0.1:{http};"),
+        ("listen [::]:80;", "listen [::1]:{http};"),
+        ("listen 443 ssl;", "listen 127.0.0.1:{https} ssl;"),
+        ("listen [::]:443 ssl;", "listen [::1]:{https} ssl;"),
+    ]);
+    let site_file = site.write("recipe.conf", "{recipe}");
+    let main = site.write(
+        "nginx.conf",
+        "daemon off; {user}user www-data;
+        pid {root}/nginx.pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            include {root}/nginx/sites-enabled/*;
+        }",
+    );
+    for folder in ["nginx/sites-available", "nginx/sites-enabled", "units"] {
+        fs::create_dir_all(site.world.path(folder)).unwrap();
+    }
+    // A user that is there, and can run what the tests have built, takes the place of the new one.
+    let getcrt = site.world.path("getcrt");
+    fs::copy(GETCRT, &getcrt).unwrap();
+    let (owner, runuser) = match is_root() {
+        true => (
+            "nobody:",
+            "setpriv --reuid=nobody --regid=nogroup --clear-groups ",
+        ),
+        false => ("$(id -u):", ""),
+    };
+    let options = format!(
+        " --directory-url {} --check-port {} --ca-bundle {} ",
+        site.world.directory_url(),
+        site.http,
+        https().root.display(),
+    );
+    let substitutions = [
+        (
+            "examples/nginx.conf",
+            site_file.to_str().unwrap().to_owned(),
+        ),
+        ("/etc/nginx/", site.filled("{root}/nginx/")),
+        ("/etc/getcrt", site.filled("{root}")),
+        ("/var/www/", site.filled("{root}/www/")),
+        ("/etc/systemd/system/", site.filled("{root}/units/")),
+        ("chown -R getcrt:", format!("chown -R {owner}")),
+        (
+            "runuser -u getcrt -- getcrt ",
+            format!("{runuser}{}{options}", getcrt.display()),
+        ),
+    ];
+    let section = crate::readme::section("Six steps to https");
+    let commands = section.split("```sh\n").skip(1);
+    let commands: Vec<&str> = commands
+        .flat_map(|block| block.split("```").next().unwrap().lines())
+        .collect();
+    assert!(commands.len() >= 14, "{commands:#?}");
+    for (theirs, _) in &substitutions {
+        assert!(section.contains(theirs), "the README lacks {theirs}");
+    }
+    for command in commands {
+        match command {
+            "systemctl restart nginx.service" => {
+                let mut nginx = Command::new("nginx");
+                nginx.arg("-c").arg(&main);
+                site.starts(nginx);
+            }
+            "systemctl reload nginx.service" => {
+                assert!(kill("HUP", site.server.as_ref().unwrap().0.id()));
+            }
+            "useradd --system --user-group getcrt" | "systemctl daemon-reload" => {}
+            command if command.starts_with("systemctl enable --now ") => {
+                for unit in command.split(' ').skip(3) {
+                    assert!(site.world.path("units").join(unit).exists(), "{unit}");
+                }
+            }
+            command => {
+                let typed = substitutions
+                    .iter()
+                    .fold(command.to_owned(), |text, (theirs, ours)| {
+                        text.replace(theirs, ours)
+                    });
+                let run = site.world.resolving(Run::of("sh").args(&["-c", &typed]));
+                run.outcome().exits(0);
+            }
+        }
+    }
+    site.world
+        .verify_pem(&text(&site.world.path("tls/domain.crt")), &NAMES);
+    site.is_served();
 }
 
 /// Debian's modules of Apache that `module` depends on, and itself.

@@ -1,0 +1,352 @@
+//! The README, taken at its word: what it quotes is what a run prints, and what it tells to type works.
+//! (Its six steps are followed in `recipes.rs`, with a real web server.)
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cli::Desk;
+use crate::faults::{Stage, stage, stage_with, to_getcrt};
+use crate::support::files::{csr, directory, https, set_mode};
+use crate::support::pebble::{World, text};
+use crate::support::run::Outcome;
+use crate::support::web::response;
+
+/// The part of the README under this heading.
+pub fn section(heading: &str) -> String {
+    let readme = text(Path::new("README.md"));
+    let (_, rest) = readme
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("there is no `{heading}`"));
+    let end = rest.find("\n## ").unwrap_or(rest.len());
+    rest[..end].to_owned()
+}
+
+/// The indented lines of a section, without their indent.
+fn quoted(section: &str) -> Vec<&str> {
+    let lines = section.lines();
+    lines.filter_map(|line| line.strip_prefix("    ")).collect()
+}
+
+/// Whether a line of the README is the same as one that was printed, but for what no two runs have in
+/// common: names, paths, numbers, and what a CA or web server says.
+fn is_same(quoted: &str, printed: &str) -> bool {
+    let differs = |word: &str| {
+        word.contains(['/', '.', '`', '+', '_']) || word.contains(|c: char| c.is_ascii_digit())
+    };
+    let words = |line: &str| -> Vec<String> {
+        let line = line.replace(" (private: the CA may reach another server)", "");
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let (quoted, printed) = (words(quoted), words(printed));
+    quoted.len() == printed.len()
+        && quoted
+            .iter()
+            .zip(&printed)
+            .all(|(one, other)| one == other || (differs(one) && differs(other)))
+}
+
+#[track_caller]
+fn is_printed(quoted: &str, outcome: &Outcome) {
+    let is_there = outcome.stderr.lines().any(|line| is_same(quoted, line));
+    outcome.check(
+        &format!("the README's line is not in it: {quoted}"),
+        is_there,
+    );
+}
+
+#[test]
+fn lines_are_compared_word_by_word() {
+    assert!(is_same(
+        "error: order https://a/1: gone",
+        "error: order https://b/2: gone"
+    ));
+    assert!(!is_same(
+        "error: order https://a/1: gone",
+        "error: order https://b/2: here"
+    ));
+    assert!(!is_same("a b", "a"));
+    assert!(!is_same("Found domains: a.test", "Found domains: none"));
+}
+
+/// A world whose names are the README's.
+fn world() -> World {
+    let world = World::new();
+    world.csr("/", &["example.org", "www.example.org"]);
+    world
+}
+
+#[test]
+fn the_transcript_is_what_one_sees() {
+    let readme = text(Path::new("README.md"));
+    let (first_screen, _) = readme.split_once("Two commands").unwrap();
+    let lines = quoted(first_screen);
+    let command = lines[0].strip_prefix("$ getcrt ").unwrap();
+    let world = world();
+    fs::create_dir_all(world.path("acme")).unwrap();
+    let outcome = shell(&world, command);
+    outcome.exits(0);
+    let printed: Vec<&str> = outcome.stderr.lines().collect();
+    let same = printed.iter().zip(&lines[1..]);
+    let same = same.filter(|(printed, quoted)| {
+        is_same(quoted, printed)
+            || quoted.starts_with("This agrees to")
+            || quoted.starts_with("Valid until")
+    });
+    outcome.check("the transcript is another", same.count() == lines.len() - 1);
+    outcome.check("it is longer", printed.len() == lines.len() - 1);
+    let said = |start: &str| printed.iter().any(|line| line.starts_with(start));
+    assert!(said("This agrees to the CA's terms of service: "));
+    assert!(
+        said("Valid until ")
+            && outcome.stderr.contains(", issued by ")
+            && outcome.stderr.contains(", 2 names\n")
+    );
+    world.verify_pem(
+        &text(&world.path("signed.crt")),
+        &["example.org", "www.example.org"],
+    );
+}
+
+/// What stands behind `getcrt` in a command of the README, typed in the directory of `world`, with the
+/// CA that is there.
+fn shell(world: &World, arguments: &str) -> Outcome {
+    let arguments = arguments.replace("/var/www/acme-challenge/", "acme/");
+    let run = crate::support::run::Run::of("sh")
+        .args(&["-c"])
+        .arg(format!(
+            "{} --directory-url {} --ca-bundle {} --check-port {} {arguments}",
+            crate::support::run::GETCRT,
+            world.directory_url(),
+            https().root.display(),
+            world.web.port,
+        ));
+    let mut run = world.resolving(run);
+    run.command.current_dir(world.path(""));
+    run.outcome()
+}
+
+#[test]
+fn the_renewal_is_not_due_the_second_time() {
+    let section = section("Renewal");
+    let command = quoted(&section)[0].strip_prefix("getcrt ").unwrap();
+    let world = world();
+    shell(&world, command)
+        .exits(0)
+        .says("\nRenewing: there is no certificate yet\n");
+    shell(&world, command).exits(3).says("Not due before ");
+}
+
+/// A stage with a CSR for one name.
+fn alone(stage: Stage) -> Stage {
+    let path = |name: &str| stage.directory.path().join(name);
+    csr(&path("domain.csr"), &path("domain.key"), "/", &["a.test"]);
+    stage
+}
+
+/// What must be done to see this message.
+fn reproduced(message: &str) -> Outcome {
+    let known = |part: &str| message.contains(part);
+    let misled = |status: &str| {
+        alone(stage_with(
+            |ca| ca,
+            to_getcrt(response(status, b"not found")),
+        ))
+    };
+    if known("HTTP 404 with the body") || known("serves another directory") {
+        return misled("404 Not Found").getcrt().outcome();
+    }
+    if known("the web server may not read the file") {
+        return misled("403 Forbidden").getcrt().outcome();
+    }
+    if known("the CA decides") {
+        // Nobody but the CA knows the name.
+        let stage = alone(stage(|ca| ca));
+        fs::write(stage.directory.path().join("hosts"), "").unwrap();
+        return stage.getcrt().outcome();
+    }
+    if known("Timeout during connect") {
+        let stage = stage(|ca| {
+            ca.lie("authorization", |reply, count| {
+                if count > 0 {
+                    let detail = "192.0.2.7: Fetching http://a.test/.well-known/acme-challenge/t: \
+                                  Timeout during connect (likely firewall problem)";
+                    let error =
+                        json!({"type": "urn:ietf:params:acme:error:connection", "detail": detail});
+                    reply.edit(|authorization| {
+                        authorization["status"] = json!("invalid");
+                        authorization["challenges"][0]["status"] = json!("invalid");
+                        authorization["challenges"][0]["error"] = error;
+                    });
+                }
+            })
+            .lie("order", |reply, _| {
+                reply.edit(|order| order["status"] = json!("invalid"))
+            })
+        });
+        return alone(stage).getcrt().outcome();
+    }
+    if known("come back after") {
+        let limited = stage(|ca| {
+            ca.lie("newOrder", |reply, _| {
+                reply.problem(429, "rateLimited", "too many certificates");
+                reply.header("Retry-After", "86400");
+            })
+        });
+        return limited.getcrt().outcome();
+    }
+    if known("--eab-kid") {
+        let elsewhere = stage(|ca| {
+            ca.lie("directory", |reply, _| {
+                reply.edit(|directory| directory["meta"]["website"] = json!("https://ca.test/eab"))
+            })
+            .lie("newAccount", |reply, _| {
+                reply.problem(403, "externalAccountRequired", "who?")
+            })
+        });
+        return elsewhere.getcrt().outcome();
+    }
+    if known("--ca-bundle") {
+        // The root of another CA.
+        let (stage, other) = (stage(|ca| ca), https());
+        let other = other.root.to_str().unwrap();
+        return stage.getcrt().args(&["--ca-bundle", other]).outcome();
+    }
+    let desk = Desk::new();
+    if known("key") && known("certificate") || known("a known account") {
+        return desk
+            .getcrt()
+            .args(&["--account-key", "domain.key"])
+            .outcome();
+    }
+    if known("it looks like a CSR") {
+        return desk
+            .getcrt()
+            .args(&["--account-key", "domain.csr"])
+            .outcome();
+    }
+    assert!(
+        known("Permission denied"),
+        "nothing is known to say: {message}"
+    );
+    for (name, mode) in [("account.key", 0o644), ("acme", 0o777)] {
+        set_mode(&desk.path(name), mode);
+    }
+    desk.getcrt_as_nobody().args(&["-o", "tls.crt"]).outcome()
+}
+
+#[test]
+fn messages_are_those_of_real_failures() {
+    let section = section("When it fails");
+    let messages = quoted(&section);
+    assert!(messages.len() >= 12, "{messages:#?}");
+    for message in messages {
+        is_printed(message, &reproduced(message));
+    }
+}
+
+#[test]
+fn the_walk_is_what_verbose_shows() {
+    let section = section("How it works");
+    let outcome = world().getcrt().arg("-v").outcome();
+    outcome.issued();
+    let lines: Vec<&str> = quoted(&section);
+    let lines: Vec<&str> = lines
+        .into_iter()
+        .filter(|line| {
+            !line.contains("participant") && !line.contains(">>") && !line.starts_with("C->")
+        })
+        .collect();
+    assert!(lines.len() >= 25, "{lines:#?}");
+    for line in lines {
+        // The beginning of a CSR is enough.
+        let line = line.split_inclusive(": \"MII").next().unwrap();
+        let is_there = outcome.stderr.lines().any(|printed| {
+            is_same(line, printed)
+                || (line.ends_with("\"MII") && printed.trim().starts_with("\"csr\": \"MI"))
+        });
+        outcome.check(&format!("the README's line is not in it: {line}"), is_there);
+    }
+}
+
+#[test]
+fn options_and_exit_statuses_are_those_of_the_help() {
+    let help = crate::support::run::Run::new().arg("-h").outcome().stdout;
+    let section = section("Options");
+    let table: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .collect();
+    let options = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+        let mut options: Vec<String> = words
+            .filter(|word| word.starts_with("--") && word.len() > 2)
+            .map(str::to_owned)
+            .collect();
+        options.sort();
+        options.dedup();
+        options
+    };
+    let first_columns: String = table
+        .iter()
+        .filter_map(|row| row.split('|').nth(1))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let listed = help
+        .lines()
+        .filter(|line| line.starts_with("      --") || line.starts_with("  -"));
+    let listed: String = listed
+        .map(|line| line.trim().split("  ").next().unwrap())
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert_eq!(options(&first_columns), options(&listed));
+    let (_, statuses) = help.split_once("Exit status:\n").unwrap();
+    for status in statuses.lines() {
+        let (number, meaning) = status.trim().split_once("  ").unwrap();
+        let row = format!("| {number} | {meaning} |");
+        let is_there = table.iter().any(|line| line.replace('`', "") == row);
+        assert!(is_there, "the README lacks {row}");
+    }
+}
+
+#[test]
+fn every_file_is_told_of() {
+    let readme = text(Path::new("README.md"));
+    let reading = section("Reading the source");
+    for (folder, told) in [("src", &reading), ("examples", &readme)] {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let path = path.to_str().unwrap();
+            let is_told = told.contains(&format!("{path}`")) || told.contains(&format!("{path} "));
+            assert!(
+                is_told || path == "examples/lib.sh",
+                "{path} is not told of"
+            );
+        }
+    }
+    // What is named is there.
+    for word in readme.split(|c: char| c.is_whitespace() || c == '`' || c == '(' || c == ')') {
+        let is_file =
+            word.starts_with("src/") || word.starts_with("examples/") || word.starts_with("tests/");
+        let word = word.trim_end_matches([',', '.', ';', ':']);
+        assert!(!is_file || Path::new(word).exists(), "{word} is not there");
+    }
+}
+
+#[test]
+fn it_installs_as_told() {
+    let section = section("Install");
+    let command = quoted(&section)[0].strip_prefix("cargo ").unwrap();
+    let bin = directory();
+    // With neither optimization nor a place among the user's own programs.
+    let status = Command::new("cargo")
+        .args(command.split(' '))
+        .args(["--quiet", "--debug", "--root"])
+        .arg(bin.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(bin.path().join("bin/getcrt").exists());
+}

@@ -107,7 +107,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn fails_within(&self, seconds: &str, told: &str) -> Outcome {
+    pub fn fails_within(&self, seconds: &str, told: &str) -> Outcome {
         let outcome = self
             .getcrt()
             .args(&["-o", "old.crt", "--timeout", seconds])

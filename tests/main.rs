@@ -19,5 +19,6 @@ mod promises;
 mod readme;
 mod recipes;
 mod renewal;
+mod scale;
 mod support;
 mod trace;

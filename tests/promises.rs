@@ -100,9 +100,8 @@ fn the_scripts_parse() {
 /// Each row of the table of faults names a test, and says what that test asserts.
 #[test]
 fn the_table_of_faults_is_true() {
-    let files =
-        ["tests/faults.rs", "tests/pebble.rs"].map(|path| fs::read_to_string(path).unwrap());
-    let code = files.concat();
+    let files = ["tests/faults.rs", "tests/pebble.rs", "tests/scale.rs"];
+    let code = files.map(|path| fs::read_to_string(path).unwrap()).concat();
     let page = fs::read_to_string("tests/README.md").unwrap();
     let table = page
         .split("| fault | what the user sees | test |")

@@ -25,7 +25,7 @@ use openssl::x509::extension::{SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
 
-use super::{free_port, listen};
+use super::{PATIENCE, free_port, listen};
 
 /// The longest that a client must heed a Retry-After between two polls.
 const MAX_POLL_WAIT: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ pub struct Reply {
 pub enum Wire {
     /// It arrives.
     Whole,
+    /// It arrives once as many replies about the same resource have gone.
+    Behind(usize),
     /// It arrives as from a server of HTTP/1.0: its end is the end of the connection.
     Closing,
     /// The connection is closed in its place.
@@ -105,6 +107,7 @@ pub struct Script {
     lies: Vec<(&'static str, Lie)>,
     leaf: LeafLie,
     tls: LeafLie,
+    refused_nonces: Option<usize>,
     http_port: u16,
 }
 
@@ -114,6 +117,7 @@ pub fn honest(http_port: u16) -> Script {
         lies: Vec::new(),
         leaf: Box::new(|_| ()),
         tls: Box::new(|_| ()),
+        refused_nonces: None,
         http_port,
     }
 }
@@ -146,6 +150,12 @@ impl Script {
     /// Changes the certificate that the CA itself shows for its https.
     pub fn tls(mut self, lie: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Script {
         self.tls = Box::new(lie);
+        self
+    }
+
+    /// Of the signed requests every so many-th is refused for its nonce, and not acted upon.
+    pub fn refusing_nonces(mut self, every: usize) -> Script {
+        self.refused_nonces = Some(every);
         self
     }
 
@@ -219,6 +229,29 @@ impl Ca {
             .count()
     }
 
+    /// The paths of the requests for a resource, in the order in which they came.
+    pub fn asked(&self, resource: &str) -> Vec<String> {
+        let state = self.state();
+        let asked = state.requests.iter().filter(|r| r.resource == resource);
+        asked.map(|request| request.path.clone()).collect()
+    }
+
+    /// The same paths, in the order in which the replies went.
+    pub fn answered(&self, resource: &str) -> Vec<String> {
+        let state = self.state();
+        state.answered.get(resource).cloned().unwrap_or_default()
+    }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.state().connections
+    }
+
+    /// How many requests waited for their replies at one time, at the most.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
     /// The decoded payload of the last request for a resource.
     pub fn payload(&self, resource: &str) -> Value {
         let state = self.state();
@@ -247,6 +280,7 @@ impl Ca {
 
 struct Request {
     resource: &'static str,
+    path: String,
     payload: Value,
 }
 
@@ -266,6 +300,10 @@ struct State {
     order_reads_since_finalize: usize,
     requests: Vec<Request>,
     signatures: Vec<String>,
+    answered: HashMap<&'static str, Vec<String>>,
+    connections: usize,
+    at_once: usize,
+    most_at_once: usize,
     violations: Vec<String>,
     /// Before when a URL may not be polled again.
     not_before: HashMap<String, Instant>,
@@ -288,6 +326,10 @@ impl State {
             order_reads_since_finalize: 0,
             requests: Vec::new(),
             signatures: Vec::new(),
+            answered: HashMap::new(),
+            connections: 0,
+            at_once: 0,
+            most_at_once: 0,
             violations: Vec::new(),
             not_before: HashMap::new(),
         }
@@ -302,6 +344,17 @@ impl State {
         let nonce = format!("nonce-{}_{}", self.nonce_count, self.url.len());
         self.nonces.insert(nonce.clone());
         nonce
+    }
+
+    fn begin(&mut self) {
+        self.at_once += 1;
+        self.most_at_once = self.most_at_once.max(self.at_once);
+    }
+
+    fn end(&mut self, resource: &'static str, path: &str) {
+        self.at_once -= 1;
+        let answered = self.answered.entry(resource).or_default();
+        answered.push(path.to_owned());
     }
 
     /// The reply to one request, lies included.
@@ -326,7 +379,14 @@ impl State {
         {
             self.note(format!("{} was polled sooner than asked", head.path));
         }
-        let mut reply = self.honest_reply(resource, &head.path, &payload);
+        let every = self.script.refused_nonces.filter(|_| head.method == "POST");
+        let mut reply = if every.is_some_and(|every| self.signatures.len().is_multiple_of(every)) {
+            let mut refusal = Reply::json(200, Value::Null);
+            refusal.problem(400, "badNonce", "stale");
+            refusal
+        } else {
+            self.honest_reply(resource, &head.path, &payload)
+        };
         let nonce = self.nonce();
         if head.method != "GET" {
             reply.header("Replay-Nonce", &nonce);
@@ -336,7 +396,11 @@ impl State {
             .iter()
             .filter(|request| request.resource == resource)
             .count();
-        self.requests.push(Request { resource, payload });
+        self.requests.push(Request {
+            resource,
+            path: head.path.clone(),
+            payload,
+        });
         for (_, lie) in self
             .script
             .lies
@@ -826,20 +890,34 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
     let Ok(stream) = acceptor.accept(connection) else {
         return;
     };
+    let lock = || state.lock().unwrap();
+    lock().connections += 1;
     let mut reader = BufReader::new(stream);
     while let Some(head) = read_head(&mut reader) {
         let mut body = vec![0; head.length];
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        let (reply, _) = state.lock().unwrap().reply(&head, &body);
+        lock().begin();
+        let (reply, resource) = lock().reply(&head, &body);
+        if let Wire::Behind(count) = reply.wire {
+            let started = Instant::now();
+            let gone = || lock().answered.get(resource).map_or(0, Vec::len);
+            while gone() < count && started.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        if !matches!(reply.wire, Wire::Hang) {
+            // Before the reply goes, for then the next request may come.
+            lock().end(resource, &head.path);
+        }
         let mut text = format!("HTTP/1.1 {} Whatever\r\n", reply.status);
         for (name, value) in &reply.headers {
             let _ = write!(text, "{name}: {value}\r\n");
         }
         let stream = reader.get_mut();
         match reply.wire {
-            Wire::Whole => {
+            Wire::Whole | Wire::Behind(_) => {
                 let has_length = reply
                     .headers
                     .iter()

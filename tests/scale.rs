@@ -1,0 +1,296 @@
+//! Many names in one run, and many runs at once: what they cost, and that one name among a hundred
+//! fails as it would alone. Costs are counted, not timed, so that a busy machine changes nothing.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::sleep;
+
+use serde_json::json;
+
+use crate::faults::{Stage, stage, stage_with};
+use crate::support::ca::{Reply, Script, Wire, token};
+use crate::support::files::{csr, listing};
+use crate::support::pebble::World;
+use crate::support::run::Outcome;
+use crate::support::web::{Request, response};
+use crate::support::{PATIENCE, await_that};
+
+/// How many requests are under way at a time.
+const WIDTH: usize = 8;
+/// The name that fails, and its place among a hundred.
+const ODD: usize = 57;
+
+/// The name at a place in the CSR.
+fn name(place: usize) -> String {
+    format!("n{place}.test")
+}
+
+/// Lets the CSR be for these names.
+fn with_names(stage: Stage, names: &[String]) -> Stage {
+    let path = |name: &str| stage.directory.path().join(name);
+    let hosts = names.iter().map(|name| format!("127.0.0.1 {name}\n"));
+    fs::write(path("hosts"), hosts.collect::<String>()).unwrap();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    csr(&path("domain.csr"), &path("domain.key"), "/", &names);
+    stage
+}
+
+/// A stage with as many names.
+fn crowd(count: usize, lie: impl FnOnce(Script) -> Script) -> Stage {
+    let names: Vec<String> = (0..count).map(name).collect();
+    with_names(stage(lie), &names)
+}
+
+/// Two stages with one fault: the odd name alone, and among a hundred. `lie` is told its place.
+fn alone_and_in_a_crowd(lie: impl Fn(Script, usize) -> Script) -> [Stage; 2] {
+    [
+        with_names(stage(|ca| lie(ca, 0)), &[name(ODD)]),
+        crowd(100, |ca| lie(ca, ODD)),
+    ]
+}
+
+/// Whether a reply is about the challenge or the authorization of the name at a place.
+fn is_about(reply: &Reply, place: usize) -> bool {
+    String::from_utf8_lossy(&reply.body).contains(&format!("/challenge/{place}\""))
+}
+
+/// Both runs, at the same time, must fail with `told`, and in the same words but for numbers.
+#[track_caller]
+fn fail_alike(stages: [Stage; 2], seconds: &str, told: &str) -> [Outcome; 2] {
+    let runs = stages
+        .each_ref()
+        .map(|stage| stage.getcrt().args(&["--timeout", seconds]).start());
+    let outcomes = runs.map(crate::support::run::Running::outcome);
+    for (stage, outcome) in stages.iter().zip(&outcomes) {
+        outcome.failed(told);
+        stage.nothing_is_left(outcome);
+        assert_eq!(stage.ca.count("finalize"), 0, "{outcome}");
+    }
+    let words = outcomes.each_ref().map(|outcome| {
+        let words = &outcome.stderr[outcome.stderr.find("error: ").unwrap()..];
+        let words = words.split(|c: char| c.is_ascii_digit());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        words.join("#")
+    });
+    assert_eq!(words[0], words[1]);
+    outcomes
+}
+
+/// The lines of stderr that begin and end with these words, without them.
+fn lines<'a>(outcome: &'a Outcome, begin: &str, end: &str) -> Vec<&'a str> {
+    let lines = outcome.stderr.lines();
+    lines
+        .filter_map(|line| line.strip_prefix(begin)?.strip_suffix(end))
+        .collect()
+}
+
+#[test]
+fn requests_grow_by_two_a_name_and_connections_stop_at_the_width() {
+    for count in [1, 10, 100] {
+        let stage = crowd(count, |ca| ca);
+        stage.issues().issued();
+        // For each name its authorization and its challenge; for all of them the directory, account,
+        // order, its state, finalize, its state again, and the chain; and a nonce to begin with for
+        // each connection.
+        let requests = 2 * count + 7 + WIDTH.min(count);
+        assert_eq!(stage.ca.requests().len(), requests, "{count} names");
+        assert_eq!(stage.ca.count("order"), 2);
+        let connections = stage.ca.connections();
+        assert!(
+            connections <= WIDTH.min(count),
+            "{connections} connections for {count} names"
+        );
+        assert!(stage.ca.most_at_once() <= WIDTH.min(count));
+    }
+}
+
+#[test]
+fn refused_nonces_cost_one_request_each() {
+    let stage = crowd(100, |ca| ca.refusing_nonces(20));
+    stage.issues().issued();
+    // 215 without refusals; every twentieth of the signed ones is made twice.
+    assert_eq!(stage.ca.requests().len(), 225);
+}
+
+#[test]
+fn twenty_names_and_one_of_twenty_nonces_rejected() {
+    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "5")]);
+    let names: Vec<String> = (0..20).map(name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.csr("/", &names);
+    for _ in 0..3 {
+        world.verify(&world.getcrt().outcome(), &names);
+    }
+}
+
+/// A lie by which of each eight replies about the names the last goes first; without eight requests
+/// at one time it would be waited for in vain.
+fn reverse(reply: &mut Reply, count: usize) {
+    let (pass, place) = (count / 100 * 100, count % 100);
+    let group = place / WIDTH * WIDTH;
+    let last = (group + WIDTH).min(100) - 1;
+    reply.wire = Wire::Behind(pass + group + last - place);
+}
+
+#[test]
+fn replies_out_of_order() {
+    let names: Vec<String> = (0..100).map(name).collect();
+    // An order that lags until all authorizations have been read again.
+    let is_read = Arc::new(AtomicBool::new(false));
+    let reading = Arc::clone(&is_read);
+    let stage = crowd(100, |ca| {
+        ca.lie("challenge", reverse)
+            .lie("authorization", move |reply, count| {
+                reverse(reply, count);
+                reading.fetch_or(count == 199, Relaxed);
+            })
+            .lie("order", move |reply, _| {
+                if !is_read.load(Relaxed) {
+                    reply.edit(|order| order["status"] = json!("pending"));
+                }
+            })
+    });
+    let outcome = stage.issues();
+    outcome.issued().says("\n100 of 100 names verified\n");
+    assert_eq!(lines(&outcome, "Verifying ", "..."), names);
+    assert_eq!(lines(&outcome, "", " verified!"), names);
+    for resource in ["authorization", "challenge"] {
+        let (asked, mut answered) = (stage.ca.asked(resource), stage.ca.answered(resource));
+        answered[..WIDTH].reverse();
+        assert_eq!(asked[..WIDTH], answered[..WIDTH]);
+    }
+    assert_eq!(stage.ca.most_at_once(), WIDTH);
+}
+
+#[test]
+fn one_name_that_the_ca_finds_wrong() {
+    // The files are there for getcrt, and one of them not for the CA.
+    let hidden = |place| {
+        let path = format!("/.well-known/acme-challenge/{}", token(place));
+        move |request: &Request, _| {
+            let is_hidden = request.path == path && request.user_agent == "validator";
+            is_hidden.then(|| response("404 Not Found", b"lost"))
+        }
+    };
+    let names: Vec<String> = (0..100).map(name).collect();
+    let stages = [
+        with_names(stage_with(|ca| ca, hidden(0)), &[name(ODD)]),
+        with_names(stage_with(|ca| ca, hidden(ODD)), &names),
+    ];
+    let outcomes = fail_alike(
+        stages,
+        "60",
+        "Challenge did not pass for n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)",
+    );
+    for outcome in &outcomes {
+        outcome.says(
+            "\n  n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)\n",
+        );
+    }
+}
+
+#[test]
+fn one_challenge_that_is_refused() {
+    let stages = alone_and_in_a_crowd(|ca, place| {
+        ca.lie("challenge", move |reply, _| {
+            if is_about(reply, place) {
+                reply.problem(400, "malformed", "not that one");
+            }
+        })
+    });
+    let outcomes = fail_alike(
+        stages,
+        "60",
+        "Challenge did not pass for n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)",
+    );
+    for outcome in &outcomes {
+        outcome
+            .says("\n  n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)\n");
+    }
+}
+
+/// Lies about one name's authorization, at the first reading of it or at all later ones.
+fn without_authorization(status: u16, is_later: bool) -> [Stage; 2] {
+    alone_and_in_a_crowd(|ca, place| {
+        let was_read = AtomicBool::new(false);
+        let ca = ca.lie("authorization", move |reply, _| {
+            let is_it = is_about(reply, place);
+            if is_it && (was_read.fetch_or(is_it, Relaxed) || !is_later) {
+                reply.problem(status, "serverInternal", "it is gone");
+            }
+        });
+        ca.lie("order", |reply, _| {
+            reply.edit(|order| order["status"] = json!("pending"))
+        })
+    })
+}
+
+#[test]
+fn one_authorization_that_cannot_be_read() {
+    for (status, is_later, seconds) in [(404, false, "60"), (404, true, "60"), (500, false, "10")] {
+        let told =
+            format!(": HTTP {status}, it is gone (urn:ietf:params:acme:error:serverInternal)");
+        let [_, outcome] = fail_alike(without_authorization(status, is_later), seconds, &told);
+        outcome.says("/authorization/57: HTTP ");
+    }
+}
+
+/// Sends SIGTERM once all files are there and `is_under_way`.
+fn terminate(stage: &Stage, is_under_way: impl Fn() -> bool) {
+    let acme = stage.directory.path().join("acme");
+    let run = stage.getcrt().start();
+    await_that("the middle of a pass", || {
+        listing(&acme).len() == 100 && is_under_way()
+    });
+    run.signal("TERM");
+    let outcome = run.outcome();
+    outcome.dies_of(15);
+    stage.nothing_is_left(&outcome);
+}
+
+#[test]
+fn a_signal_between_a_hundred_names() {
+    let stage = crowd(100, |ca| {
+        ca.lie("challenge", |reply, count| {
+            if count > 40 {
+                reply.wire = Wire::Hang;
+            }
+        })
+    });
+    terminate(&stage, || stage.ca.count("challenge") > 44);
+
+    let slow = |_: &Request, count| {
+        if count > 40 {
+            sleep(PATIENCE);
+        }
+        None
+    };
+    let names: Vec<String> = (0..100).map(name).collect();
+    let stage = with_names(stage_with(|ca| ca, slow), &names);
+    terminate(&stage, || stage.web.requests().len() > 44);
+}
+
+#[test]
+fn fifty_runs_at_once() {
+    let world = World::new();
+    let names: Vec<String> = (0..50).map(name).collect();
+    let shown: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.resolve(&shown);
+    let runs: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let request = world.path(&format!("{name}.csr"));
+            csr(&request, &world.path("domain.key"), "/", &[name]);
+            let run = world.getcrt();
+            run.args(&["--csr", request.to_str().unwrap()])
+        })
+        .collect();
+    let runs: Vec<_> = runs.into_iter().map(|run| run.start()).collect();
+    for (run, name) in runs.into_iter().zip(&shown) {
+        let outcome = run.outcome();
+        outcome.issued();
+        world.verify_pem(&outcome.stdout, &[name]);
+    }
+    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+}

@@ -1,6 +1,7 @@
 //! The passes over all names of an order, by which they are proven to the CA: each is made for all
 //! names before the next begins. Sections in the comments are RFC 8555's.
 
+use std::cell::RefCell;
 use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,7 +179,7 @@ pub fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
             return Ok(());
         }
         // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
-        let what = "the CA to take the challenge";
+        let what = || "the CA to take the challenge".to_owned();
         client.poll(&claim.authorization_url, None, what, |reply| {
             let challenge = reply.json::<Authorization>()?.http_01();
             let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
@@ -205,24 +206,14 @@ pub fn await_verdicts(
     created: Reply,
     claims: &[Claim],
 ) -> Result<Reply> {
-    let mut open: Vec<&Claim> = claims.iter().collect();
-    let what = match claims {
-        [first, _, _, .., last] => {
-            let between = claims.len() - 2;
-            format!(
-                "{}, {between} more and {}",
-                first.identifier, last.identifier
-            )
-        }
-        few => list(few.iter().map(|claim| &claim.identifier)),
-    };
-    let what = format!("the CA to verify {what}");
+    let open = RefCell::new(claims.iter().collect::<Vec<_>>());
+    let what = || format!("the CA to verify {}", in_short(&open.borrow()));
     let asked = claims.iter().map(|claim| claim.asked).max();
     let (mut looked, mut erring_since) = (Instant::now(), None);
     let (mut pause, mut erring) = (STANDSTILL.max(asked.unwrap_or_default()), Problems::new());
     // With nothing left to prove the order may have been ready from the start.
     let latest = Some(created).filter(|_| claims.is_empty());
-    let passed = client.poll(order_url, latest, &what, |reply| {
+    let passed = client.poll(order_url, latest, what, |reply| {
         let order: Order = reply.json()?;
         match order.status {
             Status::Ready | Status::Processing | Status::Valid => {
@@ -231,7 +222,7 @@ pub fn await_verdicts(
             Status::Pending if looked.elapsed() < pause => return Ok(None),
             _ => {}
         }
-        let stock = take_stock(client, &mut open)?;
+        let stock = take_stock(client, &mut open.borrow_mut())?;
         let mut failed = stock.failed;
         (looked, pause, erring) = (Instant::now(), STANDSTILL.max(stock.asked), stock.erring);
         erring_since = erring_since.or(Some(looked)).filter(|_| !erring.is_empty());
@@ -240,7 +231,7 @@ pub fn await_verdicts(
             bail!(not_passed(failed));
         }
         ensure!(order.status == Status::Pending, order.failed());
-        let (all, proven) = (claims.len(), claims.len() - open.len());
+        let (all, proven) = (claims.len(), claims.len() - open.borrow().len());
         if all > 1 {
             info!("{proven} of {all} names verified");
         }
@@ -252,10 +243,22 @@ pub fn await_verdicts(
         bail!(not_passed(erring));
     }
     let reply = passed?;
-    for claim in open {
+    for claim in open.into_inner() {
         info!("{} verified!", claim.identifier);
     }
     Ok(reply)
+}
+
+/// The names that are waited for, which can be many.
+fn in_short(open: &[&Claim]) -> String {
+    match open {
+        [] => "the order".to_owned(),
+        [first, _, _, .., last] => {
+            let (first, last, between) = (&first.identifier, &last.identifier, open.len() - 2);
+            format!("{first}, {between} more and {last}")
+        }
+        few => list(few.iter().map(|claim| &claim.identifier)),
+    }
 }
 
 /// What the authorizations say.

@@ -214,13 +214,13 @@ impl<'a> Client<'a> {
     /// leaves behind.
     ///
     /// # Errors
-    /// What `look` says, the CA refuses, or the deadline has come; then the message says `what` was
-    /// waited for.
+    /// What `look` says, the CA refuses, or the deadline has come; then the message says `what` is
+    /// still waited for.
     pub fn poll<T>(
         &self,
         url: &AcmeUrl,
         mut latest: Option<Reply>,
-        what: &str,
+        what: impl Fn() -> String,
         mut look: impl FnMut(&mut Reply) -> Result<Option<T>>,
     ) -> Result<T> {
         let (began, mut told, mut pause) = (Instant::now(), Instant::now(), FIRST_POLL);
@@ -232,11 +232,12 @@ impl<'a> Client<'a> {
             let wait = pause.max(reply.poll_after());
             if told.elapsed() + wait >= NEWS {
                 told = Instant::now();
-                let so_far = began.elapsed().as_secs();
+                let (what, so_far) = (what(), began.elapsed().as_secs());
                 info!("Waiting for {what}, {so_far} s so far...");
             }
             if wait >= self.remaining() {
-                let (wait, left) = (wait.as_secs_f32().ceil(), self.remaining().as_secs());
+                let (what, left) = (what(), self.remaining().as_secs());
+                let wait = wait.as_secs_f32().ceil();
                 bail!(
                     "waiting for {what}: to look again in {wait} s is too late for --timeout, in {left} s"
                 );

@@ -243,7 +243,8 @@ fn finalize(
     csr: &Csr,
 ) -> Result<AcmeUrl> {
     let payload = json!({"csr": base64url(csr.to_der()?)});
-    let (what, mut is_sent) = ("the CA to issue the certificate", false);
+    let what = || "the CA to issue the certificate".to_owned();
+    let mut is_sent = false;
     client.poll(order_url, Some(latest), what, |reply| {
         let mut order: Order = reply.json()?;
         if order.status == Status::Ready && !is_sent {

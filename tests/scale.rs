@@ -164,6 +164,31 @@ fn replies_out_of_order() {
 }
 
 #[test]
+fn one_name_that_stalls() {
+    let stages = alone_and_in_a_crowd(|ca, place| {
+        ca.lie("authorization", move |reply, _| {
+            if is_about(reply, place) {
+                reply.edit(|a| {
+                    a["status"] = json!("pending");
+                    a["challenges"][1]["status"] = json!("processing");
+                });
+            }
+        })
+        .lie("order", |reply, _| {
+            reply.edit(|order| order["status"] = json!("pending"))
+        })
+    });
+    let [_, outcome] = fail_alike(
+        stages,
+        "20",
+        "waiting for the CA to verify n57.test: to look again in ",
+    );
+    outcome.says("\nn99.test verified!\n99 of 100 names verified\n");
+    let verified: Vec<String> = (0..100).filter(|place| *place != ODD).map(name).collect();
+    assert_eq!(lines(&outcome, "", " verified!"), verified);
+}
+
+#[test]
 fn one_name_that_the_ca_finds_wrong() {
     // The files are there for getcrt, and one of them not for the CA.
     let hidden = |place| {

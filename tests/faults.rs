@@ -212,7 +212,7 @@ fn subproblems_and_hostile_words() {
                 "detail": "no\u{1b}[31m red\r\nerror: fake\u{202e}txet\u{0}",
                 "subproblems": [
                     {"type": "urn:x:malformed", "detail": "bad \u{7}name", "identifier": {"type": "dns", "value": "b.test"}},
-                    {"detail": "worse\u{2066} name", "identifier": {"type": "dns", "value": "c\n.test"}},
+                    {"type": "urn:x:caa", "detail": "worse\u{2066} name", "identifier": {"type": "dns", "value": "c\n.test"}},
                 ],
             });
             reply.replace(403, &body.to_string());
@@ -221,7 +221,7 @@ fn subproblems_and_hostile_words() {
     let outcome = stage.fails("cannot create the order: https://localhost:");
     outcome.says("HTTP 403, no\\u{1b}[31m red\\r\\nerror: fake\\u{202e}txet\\0 (urn:ietf:params:acme:error:rejectedIdentifier)\n");
     outcome
-        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name\n");
+        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name (urn:x:caa)\n");
 }
 
 #[test]

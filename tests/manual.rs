@@ -14,7 +14,7 @@ use crate::support::run::{Outcome, Run};
 /// A directory with what the example program writes.
 fn made() -> TempDir {
     let made = directory();
-    let run = Run::of(env!("CARGO")).args(&["run", "--locked", "--offline", "--quiet"]);
+    let run = Run::of_other(env!("CARGO")).args(&["run", "--locked", "--offline", "--quiet"]);
     let run = run.args(&["--example", "manual", "--"]).arg(made.path());
     run.outcome().exits(0);
     made
@@ -32,7 +32,7 @@ fn options() -> Vec<String> {
 /// What a shell offers where a tab follows `line`, by a script that prints it. It may read until it has
 /// seen `last`.
 fn offered(shell: &[&str], script: &str, made: &Path, [line, last]: [&str; 2]) -> Outcome {
-    let run = Run::of("timeout").arg("60").args(shell);
+    let run = Run::of_other("timeout").arg("60").args(shell);
     let run = run.args(&["-c", script]).env("MADE", made);
     // Not the user's own home, whose settings might complete something else.
     let mut run = run.env("HOME", made).env("LINE", line).env("LAST", last);
@@ -143,7 +143,7 @@ fn man_shows_the_page_without_complaint() {
     let made = made();
     let page = made.path().join("getcrt.1");
     let man = |arguments: &[&str]| {
-        let run = Run::of("man").args(arguments).arg("-l").arg(&page);
+        let run = Run::of_other("man").args(arguments).arg("-l").arg(&page);
         let run = run.env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8");
         run.outcome()
     };
@@ -180,7 +180,7 @@ fn bash_completes() {
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
     completes(&["bash", "--norc", "--noprofile"], script, made.path());
-    let parsed = Run::of("bash")
+    let parsed = Run::of_other("bash")
         .arg("-n")
         .arg(made.path().join("getcrt.bash"));
     parsed.outcome().exits(0);

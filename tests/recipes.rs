@@ -239,7 +239,7 @@ impl Site {
         let root = self.world.fetch_root();
         let http = format!("{name}:80:{address}:{}", self.http);
         let https = format!("{name}:443:{address}:{}", self.https);
-        Run::of("curl")
+        Run::of_other("curl")
             .args(&[
                 "--silent",
                 "--show-error",
@@ -383,7 +383,9 @@ fn the_six_steps_of_the_readme() {
                     .fold(command.to_owned(), |text, (theirs, ours)| {
                         text.replace(theirs, ours)
                     });
-                let run = site.world.resolving(Run::of("sh").args(&["-c", &typed]));
+                let run = site
+                    .world
+                    .resolving(Run::of_other("sh").args(&["-c", &typed]));
                 run.outcome().exits(0);
             }
         }

@@ -173,7 +173,7 @@ fn at_a_terminal(world: &World, environment: &str) -> String {
     let words = std::iter::once(getcrt.get_program()).chain(getcrt.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
     let line = format!("{environment} {} 2>&1 >/dev/null", words.join(" "));
-    let run = Run::of("script").args(&["-qefc", &line, "/dev/null"]);
+    let run = Run::of_other("script").args(&["-qefc", &line, "/dev/null"]);
     let outcome = world.resolving(run).outcome();
     outcome.exits(0).stdout.replace('\r', "")
 }

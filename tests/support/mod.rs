@@ -2,6 +2,8 @@
 
 pub mod ca;
 pub mod files;
+pub mod lines;
+pub mod messages;
 pub mod pebble;
 pub mod run;
 pub mod web;

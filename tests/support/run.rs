@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, kill};
+use super::{PATIENCE, kill, lines};
 
 /// The program under test.
 pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
@@ -18,6 +18,7 @@ pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
 /// A run of getcrt in the making.
 pub struct Run {
     pub command: Command,
+    is_listed: bool,
 }
 
 impl Run {
@@ -34,7 +35,16 @@ impl Run {
         run.args(&["--mount", "sh", "-c", script])
     }
 
-    /// A run of another program, which in turn may run getcrt.
+    /// A run of another program, which has words of its own on stderr.
+    pub fn of_other(program: impl AsRef<OsStr>) -> Run {
+        let is_listed = false;
+        Run {
+            is_listed,
+            ..Run::of(program)
+        }
+    }
+
+    /// A run of a program that in turn runs getcrt, and says nothing itself.
     pub fn of(program: impl AsRef<OsStr>) -> Run {
         let mut command = Command::new(program);
         command
@@ -53,7 +63,10 @@ impl Run {
         ] {
             command.env_remove(proxy);
         }
-        Run { command }
+        Run {
+            command,
+            is_listed: true,
+        }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Run {
@@ -77,6 +90,7 @@ impl Run {
     }
 
     /// Runs it to its end.
+    #[track_caller]
     pub fn outcome(self) -> Outcome {
         self.start().outcome()
     }
@@ -93,6 +107,7 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(bound);
         Running {
             shown: format!("{:?}", self.command),
+            is_listed: self.is_listed,
             child,
             deadline,
         }
@@ -102,12 +117,15 @@ impl Run {
 /// A run that is under way.
 pub struct Running {
     shown: String,
+    /// Whether all that it says is on the list of messages.
+    is_listed: bool,
     pub child: Child,
     deadline: Instant,
 }
 
 impl Running {
     /// Waits for the end.
+    #[track_caller]
     pub fn outcome(mut self) -> Outcome {
         let stdout = self.child.stdout.take().map(read_all);
         let stderr = self.child.stderr.take().map(read_all);
@@ -125,13 +143,17 @@ impl Running {
             [stdout, stderr].map(|reader| reader.map_or_else(String::new, |r| r.join().unwrap()));
         // Much more than the few seconds of a clean-up, for the sake of busy machines.
         let is_late = Instant::now() > self.deadline + Duration::from_secs(30);
-        Outcome {
+        let outcome = Outcome {
             shown: self.shown,
             is_late,
             status,
             stdout,
             stderr,
+        };
+        if self.is_listed {
+            outcome.says_what_is_listed();
         }
+        outcome
     }
 
     pub fn signal(&self, name: &str) {
@@ -200,6 +222,19 @@ impl Outcome {
     #[track_caller]
     pub fn says_not(&self, text: &str) -> &Outcome {
         self.check(&format!("stderr has `{text}`"), !self.stderr.contains(text))
+    }
+
+    /// Every line on stderr is one of those in tests/messages.md.
+    #[track_caller]
+    fn says_what_is_listed(&self) {
+        // A usage error is clap's, which leaves lines empty.
+        let is_usage = self.status.code() == Some(2);
+        let said = self.stderr.replace("\n\n", "\n");
+        let said = if is_usage { &said } else { &self.stderr };
+        if let Some(line) = lines::unlisted(said) {
+            let told = "not in tests/messages.md, to which a new message is to be added";
+            self.check(&format!("`{line}` is {told}"), false);
+        }
     }
 
     /// A certificate on stdout and nothing else, and no word of warning.

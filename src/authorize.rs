@@ -209,7 +209,7 @@ pub fn await_verdicts(
     let open = RefCell::new(claims.iter().collect::<Vec<_>>());
     let what = || format!("the CA to verify {}", in_short(&open.borrow()));
     let asked = claims.iter().map(|claim| claim.asked).max();
-    let (mut looked, mut erring_since) = (Instant::now(), None);
+    let (mut looked, mut erring_since, mut told) = (Instant::now(), None, 0);
     let (mut pause, mut erring) = (STANDSTILL.max(asked.unwrap_or_default()), Problems::new());
     // With nothing left to prove the order may have been ready from the start.
     let latest = Some(created).filter(|_| claims.is_empty());
@@ -232,8 +232,9 @@ pub fn await_verdicts(
         }
         ensure!(order.status == Status::Pending, order.failed());
         let (all, proven) = (claims.len(), claims.len() - open.borrow().len());
-        if all > 1 {
+        if all > 1 && proven > told {
             info!("{proven} of {all} names verified");
+            told = proven;
         }
         Ok(None)
     });

@@ -201,8 +201,8 @@ fn colour_is_for_terminals() {
             " for finalize, ",
             "-----BEGIN CERTIFICATE-----",
         ] {
-            let count = |text: &str| text.matches(part).count();
-            assert_eq!(count(&text), count(&file.stderr), "{part}");
+            // Pebble refuses a nonce now and then, so how often differs.
+            assert!(text.contains(part) && file.stderr.contains(part), "{part}");
         }
     }
 }

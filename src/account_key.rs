@@ -63,7 +63,7 @@ impl AccountKey {
             Id::RSA => {
                 let rsa = key.rsa()?;
                 let bits = rsa.n().num_bits();
-                let told = format!("an RSA key of {bits} bits, not 2048 to 4096");
+                let told = format!("this RSA key has {bits} bits, and CAs take 2048 to 4096");
                 ensure!((2048..=4096).contains(&bits), told);
                 let (n, e) = (base64url(rsa.n().to_vec()), base64url(rsa.e().to_vec()));
                 let jwk = json!({"kty": "RSA", "n": n, "e": e});
@@ -75,7 +75,7 @@ impl AccountKey {
                     Some(Nid::X9_62_PRIME256V1) => ("ES256", MessageDigest::sha256(), "P-256"),
                     Some(Nid::SECP384R1) => ("ES384", MessageDigest::sha384(), "P-384"),
                     Some(Nid::SECP521R1) => ("ES512", MessageDigest::sha512(), "P-521"),
-                    _ => bail!("an EC key on another curve than P-256, P-384 and P-521"),
+                    _ => bail!("this EC key is on another curve than P-256, P-384 and P-521"),
                 };
                 // SEC 1 §2.3.3: the byte 4, then both coordinates at their full width.
                 let (form, mut scratch) =
@@ -90,7 +90,7 @@ impl AccountKey {
                 let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
                 ("EdDSA", None, jwk)
             }
-            _ => bail!("a private key that is neither RSA, P-256, P-384, P-521 nor Ed25519"),
+            _ => bail!("this private key is neither RSA, P-256, P-384, P-521 nor Ed25519"),
         };
         Ok(AccountKey {
             key,

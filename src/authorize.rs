@@ -67,7 +67,7 @@ pub fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<
     );
     let mut authorizations = side_by_side(&urls, |&url| {
         let reply = client.read(url)?;
-        let authorization: Authorization = reply.json().context("authorization")?;
+        let authorization = authorization(&reply, url)?;
         let identifier = &authorization.identifier;
         let place = ours.iter().position(|i| i == identifier);
         let place =
@@ -96,6 +96,10 @@ pub fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<
     }
     ensure!(failed.is_empty(), not_passed(failed));
     Ok(claims)
+}
+
+fn authorization(reply: &Reply, url: &AcmeUrl) -> Result<Authorization> {
+    reply.json().with_context(|| format!("authorization {url}"))
 }
 
 /// Makes the challenge files of all claims.
@@ -179,9 +183,9 @@ pub fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
             return Ok(());
         }
         // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
-        let what = || "the CA to take the challenge".to_owned();
+        let what = || format!("the CA to take the challenge for {}", claim.identifier);
         client.poll(&claim.authorization_url, None, what, |reply| {
-            let challenge = reply.json::<Authorization>()?.http_01();
+            let challenge = authorization(reply, &claim.authorization_url)?.http_01();
             let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
             Ok((!is_open || tell()?.is_some()).then_some(()))
         })
@@ -277,7 +281,7 @@ fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
     let (mut failed, mut erring, mut asked) = (Problems::new(), Problems::new(), Duration::ZERO);
     let replies = side_by_side(open, |claim| client.read(&claim.authorization_url))?;
     for (claim, reply) in take(open).into_iter().zip(replies) {
-        let authorization: Authorization = reply.json()?;
+        let authorization = authorization(&reply, &claim.authorization_url)?;
         let identifier = claim.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("{identifier} verified!"),

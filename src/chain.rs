@@ -28,7 +28,8 @@ impl Chain {
         }
         let count = input::pem_labels(&text).count();
         ensure!(count > 0, "there is no certificate in the chain");
-        let certificates = X509::stack_from_pem(pem).context("a certificate is damaged")?;
+        let certificates =
+            X509::stack_from_pem(pem).context("a certificate of the chain is damaged")?;
         let is_whole = certificates.len() == count;
         ensure!(is_whole, "a certificate of the chain is cut off");
         Ok(Chain(certificates))

@@ -85,7 +85,7 @@ fn complete(file: &TemporaryFile, key_authorization: &str) -> io::Result<()> {
     let (path, readable) = (file.path().display(), Permissions::from_mode(0o644));
     let is_readable = metadata.permissions().mode() & 0o777 == 0o644;
     if !is_readable && let Err(error) = file.file().set_permissions(readable) {
-        warn!("the web server may be unable to read {path}: {error}");
+        warn!("the web server may be unable to read {path}, whose mode cannot be changed: {error}");
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub fn load<T>(path: &Path, parse: impl FnOnce(&[u8], &Metadata) -> Result<T>) -
         let metadata = file.metadata()?;
         let length = file.take(MAX_FILE).read_to_end(&mut content)?;
         ensure!(length > 0, "the file is empty");
-        ensure!((length as u64) < MAX_FILE, "the file is absurdly large");
+        ensure!((length as u64) < MAX_FILE, "the file is larger than 4 MiB");
         parse(&content, &metadata)
     };
     load().with_context(|| format!("Error loading {}", path.display()))
@@ -35,8 +35,11 @@ pub fn unusable(wanted: &str, content: &[u8]) -> String {
         Some("OPENSSH PRIVATE KEY") => "a key in OpenSSH's own format",
         Some(label) if label.ends_with("PRIVATE KEY") => "a private key",
         Some(_) => "PEM of another kind",
-        None => "no PEM",
+        None => return format!("no usable {wanted} in it, nor any other PEM"),
     };
+    if found.ends_with(wanted) {
+        return format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know");
+    }
     format!("no usable {wanted} in it, it looks like {found}")
 }
 

@@ -67,7 +67,8 @@ impl Output {
         };
         result.map_err(|error| {
             let line = format!("the certificate was issued, but cannot be written: {error:#}");
-            let mut failure = Failure::new(line).hint(Some("it follows, to be copied"));
+            let mut failure =
+                Failure::new(line).hint(Some("the certificate follows: save it where it belongs"));
             failure.rescued = Some(pem.to_owned());
             Error::new(failure)
         })
@@ -105,14 +106,16 @@ impl Replacement {
             let content = fs::read(&target)?;
             let text = String::from_utf8_lossy(&content);
             if let Some(label) = input::pem_labels(&text).find(|label| *label != "CERTIFICATE") {
-                bail!("there is a {label} in this file, which would be lost");
+                bail!("there is a {label} in this file, which would be lost; name another file");
             }
             current = Chain::of_file(&content);
             let is_precious = current
                 .as_ref()
                 .is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
             if by_staging && is_precious {
-                bail!("staging would replace a valid certificate by one nobody trusts");
+                bail!(
+                    "staging would replace a valid certificate by one nobody trusts; name another file"
+                );
             }
         }
         let temporary = TemporaryFile::create_in(directory_of(&target));
@@ -136,7 +139,7 @@ impl Replacement {
         renamed.with_context(|| format!("it is in {}", path.display()))?;
         let directory = File::open(directory_of(&self.target));
         if let Err(error) = directory.and_then(|directory| directory.sync_all()) {
-            warn!("{place}, written, may not survive a power failure: {error}");
+            warn!("{place} is written, but may not survive a power failure: {error}");
         }
         Ok(())
     }

@@ -124,7 +124,8 @@ fn ask(client: &mut Client, options: &Options, id: &str, chain: &Chain) -> Resul
     let directory = client.directory(&options.directory())?;
     let url = directory.renewal_info_url(id);
     let url = url.context("the CA has no renewal information")?;
-    let info: Value = client.get(&url)?.json()?;
+    let info = client.get(&url)?.json();
+    let info: Value = info.with_context(|| url.to_string())?;
     let window = &info["suggestedWindow"];
     let bound = |name: &str| window[name].as_str().and_then(unix_of_rfc_3339);
     let (start, end) = (bound("start"), bound("end"));

@@ -86,12 +86,13 @@ impl Directory {
     /// It does not; what it offers is told below.
     pub fn check_profile(&self, name: &str) -> Result<()> {
         let profiles = self.meta["profiles"].as_object();
-        let profiles = profiles.with_context(|| format!("--profile {name}: the CA offers none"))?;
+        let profiles =
+            profiles.with_context(|| format!("--profile {name}: the CA has no profiles"))?;
         let line = |(name, about): (&String, &Value)| {
             let about = about.as_str().unwrap_or("no description");
-            format!("{}: {}", excerpt(name), excerpt(about))
+            format!("--profile {}: {}", excerpt(name), excerpt(about))
         };
-        let failure = Failure::new(format!("--profile {name}: the CA offers others"));
+        let failure = Failure::new(format!("--profile {name}: the CA has others"));
         let failure = failure.below(profiles.iter().map(line).collect());
         ensure!(profiles.contains_key(name), failure);
         Ok(())
@@ -172,7 +173,7 @@ impl Order {
     /// # Errors
     /// There is none, or it is no https URL.
     pub fn finalize_url(&self) -> Result<AcmeUrl> {
-        AcmeUrl::deserialize(&self.finalize).context("no finalize URL")
+        AcmeUrl::deserialize(&self.finalize).context("it has no usable finalize URL")
     }
 
     /// Where the chain is, once the order is valid.
@@ -180,7 +181,7 @@ impl Order {
     /// # Errors
     /// There is none, or it is no https URL.
     pub fn certificate_url(&self) -> Result<AcmeUrl> {
-        AcmeUrl::deserialize(&self.certificate).context("no certificate URL")
+        AcmeUrl::deserialize(&self.certificate).context("it has no usable certificate URL")
     }
 }
 
@@ -203,7 +204,7 @@ impl Authorization {
     pub fn http_01(&self) -> Result<Challenge> {
         let challenge = self.challenges().find(|c| c["type"] == "http-01");
         let challenge = challenge.context("the CA offers no http-01")?;
-        Ok(Challenge::deserialize(challenge)?)
+        Challenge::deserialize(challenge).context("the CA's http-01 is not as RFC 8555 has it")
     }
 
     /// What has come of it. An error may stand at any of the challenges (§8.2).

@@ -93,7 +93,10 @@ impl Drop for TemporaryFile {
         };
         alive.swap_remove(index);
         if let Err(error) = remove(self.path(), self.file()) {
-            warn!("{} could not be removed: {error}", self.path().display());
+            warn!(
+                "{} is left, for it cannot be removed: {error}",
+                self.path().display()
+            );
         }
     }
 }

@@ -1,11 +1,12 @@
 //! External accounts, profiles and the choice of a chain.
 
 use std::fs;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
 use crate::faults::stage;
-use crate::support::ca::Reply;
+use crate::support::ca::{Issuer, Reply};
 use crate::support::files::{listing, openssl};
 use crate::support::pebble::{NAMES, World};
 
@@ -107,7 +108,8 @@ fn the_cas_own_page_on_external_accounts() {
 /// Offers two profiles.
 fn offer(reply: &mut Reply, _: usize) {
     reply.edit(|directory| {
-        directory["meta"]["profiles"] = json!({"classic": "90 days", "shortlived": "six\u{7} days"})
+        directory["meta"]["profiles"] =
+            json!({"classic": "90 days", "nameless": 7, "shortlived": "six\u{7} days"})
     });
 }
 
@@ -128,14 +130,14 @@ fn a_profile_that_is_offered() {
 fn profiles_that_are_not_offered() {
     let others = stage(|ca| ca.lie("directory", offer));
     let outcome = others.getcrt().args(&["--profile", "tlsserver"]).outcome();
-    outcome.failed("--profile tlsserver: the CA offers others");
-    outcome.says("\n  classic: 90 days\n  shortlived: six\\u{7} days\n");
+    outcome.failed("--profile tlsserver: the CA has others");
+    outcome.says("\n  --profile classic: 90 days\n  --profile nameless: no description\n  --profile shortlived: six\\u{7} days\n");
     assert_eq!(others.ca.count("newAccount"), 0);
     let none = stage(|ca| ca);
     none.getcrt()
         .args(&["--profile", "classic"])
         .outcome()
-        .failed("--profile classic: the CA offers none");
+        .failed("--profile classic: the CA has no profiles");
 }
 
 #[test]
@@ -216,4 +218,24 @@ fn a_ca_that_wants_the_binding_even_to_be_asked() {
         .outcome()
         .issued();
     assert!(stage.ca.payload("newAccount")["externalAccountBinding"].is_object());
+}
+
+#[test]
+fn an_alternate_chain_that_is_for_another_key() {
+    let port = Arc::new(OnceLock::new());
+    let shared = Arc::clone(&port);
+    let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
+    let lie = move |reply: &mut Reply, count| match count {
+        0 => {
+            let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
+            reply.header("Link", &format!("<{url}>;rel=\"alternate\""));
+        }
+        _ => reply.body.clone_from(&other),
+    };
+    let stage = stage(|ca| ca.lie("certificate", lie));
+    port.set(stage.ca.port).unwrap();
+    let run = stage.getcrt().args(&["--preferred-chain", "Another CA"]);
+    run.outcome().exits(0).says(
+        "\nwarning: the chain to `Another CA` cannot be used: the certificate is for another key than the CSR's\n",
+    );
 }

@@ -1,6 +1,10 @@
 //! Run after all other tests: whether they have seen every line of `messages.md`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,6 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
 use tempfile::TempDir;
 
 use crate::support::files::{csr, directory, key, listing, openssl, self_signed, set_mode};
@@ -55,12 +58,7 @@ impl Desk {
 
     /// As a user who is not root, for whom permissions count.
     pub fn getcrt_as_nobody(&self) -> Run {
-        self.by(Run::of("setpriv").args(&[
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            GETCRT,
-        ]))
+        self.by(Run::as_nobody())
     }
 
     fn by(&self, run: Run) -> Run {
@@ -180,7 +178,7 @@ fn verbose_may_be_said_more_than_once() {
 fn wrong_usage_is_exit_2() {
     let desk = Desk::new();
     let ca = format!("https://127.0.0.1:{}", desk.port);
-    let wrong: [&[&str]; 17] = [
+    let wrong: [&[&str]; 18] = [
         &["--nonsense"],
         &["stray"],
         &["--ca", &ca],
@@ -192,6 +190,7 @@ fn wrong_usage_is_exit_2() {
         &["--check-port", "65536"],
         &["--timeout", "0"],
         &["--timeout", "soon"],
+        &["--contact", ""],
         &["--contact", "a@a.test,b@b.test"],
         &["--contact", "mailto:a@a.test?subject=x"],
         &["--di"],
@@ -234,7 +233,7 @@ fn account_keys_that_are_none() {
     fs::write(&account, "").unwrap();
     refused("Error loading account.key: the file is empty");
     fs::write(&account, "nonsense").unwrap();
-    refused("Error loading account.key: no usable private key in it, it looks like no PEM");
+    refused("Error loading account.key: no usable private key in it, nor any other PEM");
     openssl(&[
         "pkey",
         "-in",
@@ -254,7 +253,12 @@ fn account_keys_that_are_none() {
     refused("it looks like a certificate");
     let pem = text(&desk.path("domain.key"));
     fs::write(&account, pem.replacen("\nM", "\nA", 1)).unwrap();
-    refused("it looks like a private key");
+    refused("the private key in it is damaged, or of a kind that OpenSSL does not know");
+    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+    fs::write(&account, pem("OPENSSH PRIVATE KEY")).unwrap();
+    refused("it looks like a key in OpenSSH's own format");
+    fs::write(&account, pem("X509 CRL")).unwrap();
+    refused("it looks like PEM of another kind");
     for (kind, told) in [
         ("RSA:1024", "1024 bits"),
         ("EC:secp256k1", "another curve"),
@@ -266,7 +270,7 @@ fn account_keys_that_are_none() {
         refused(told);
     }
     fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
-    refused("the file is absurdly large");
+    refused("the file is larger than 4 MiB");
 }
 
 #[test]
@@ -338,7 +342,7 @@ fn csrs_that_are_none() {
     fs::write(&csr, &der).unwrap();
     refused("Error loading domain.csr: the CSR's signature does not verify");
     fs::write(&csr, whole.replacen("\nM", "\nA", 1)).unwrap();
-    refused("no usable CSR in it, it looks like a CSR");
+    refused("the CSR in it is damaged, or of a kind that OpenSSL does not know");
     fs::copy(desk.path("domain.key"), &csr).unwrap();
     refused("Error loading domain.csr: no usable CSR in it, it looks like a private key");
     fs::copy(
@@ -501,6 +505,12 @@ fn unreadable_files_are_named() {
         "domain.key",
         "Error loading domain.key: no PEM certificate in it",
     );
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(desk.path("damaged.pem"), damaged).unwrap();
+    bundle(
+        "damaged.pem",
+        "Error loading damaged.pem: a certificate in it is damaged: ",
+    );
 }
 
 #[test]
@@ -519,4 +529,68 @@ fn only_https_is_spoken() {
             "`{url}` is no https URL, and ACME is spoken over https only"
         ));
     }
+}
+
+/// A value in DER.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let head = match length {
+        ..0x80 => vec![tag, length as u8],
+        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [&head[..], content].concat()
+}
+
+#[test]
+fn csrs_that_are_damaged_and_signed() {
+    let desk = Desk::new();
+    let key = PKey::private_key_from_pem(text(&desk.path("domain.key")).as_bytes()).unwrap();
+    let public = key.public_key_to_der().unwrap();
+    let refused = |public: &[u8], extensions: &[&[u8]], told: &str| {
+        // CertificationRequest, RFC 2986, section 4.
+        let list = der(0x30, &extensions.concat());
+        let request = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e";
+        let attribute = der(0x30, &[&request[..], &der(0x31, &list)].concat());
+        let (version, nobody) = (der(2, b"\0"), der(0x30, b""));
+        let info = [&version[..], &nobody, public, &der(0xa0, &attribute)];
+        let info = der(0x30, &info.concat());
+        let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+        let signature = signer.sign_oneshot_to_vec(&info).unwrap();
+        let ecdsa_with_sha256 = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+        let signature = der(3, &[b"\0", &signature[..]].concat());
+        let csr = der(0x30, &[&info[..], ecdsa_with_sha256, &signature].concat());
+        fs::write(desk.path("domain.csr"), csr).unwrap();
+        let told = format!("Error loading domain.csr: {told}");
+        desk.refused(&desk.getcrt().outcome(), &told);
+    };
+    let names = |names: &[u8]| {
+        der(
+            0x30,
+            &[b"\x06\x03\x55\x1d\x11", &der(4, names)[..]].concat(),
+        )
+    };
+    let good = names(&der(0x30, b"\x82\x06a.test"));
+    let two = "the CSR's subjectAltName extension is damaged, or there are 2 of it";
+    refused(&public, &[&good, &good], two);
+    let one = "the CSR's subjectAltName extension is damaged, or there are 1 of it";
+    refused(&public, &[&names(b"\x30\x20\x82\x06a.test")], one);
+    let none = "the CSR's extensions are damaged";
+    refused(&public, &[&der(0x30, b"\x05\x00")], none);
+    // The identifier of elliptic curves' keys, and then one that nobody knows.
+    let id = b"\x2a\x86\x48\xce\x3d\x02\x01";
+    let place = public.windows(id.len()).position(|bytes| bytes == id);
+    let mut strange = public.clone();
+    strange[place.unwrap() + id.len() - 1] = 0x7f;
+    let unknown = "the CSR's key is of an unknown kind";
+    refused(&strange, &[&good], unknown);
+}
+
+#[test]
+fn too_few_files_to_watch_for_signals() {
+    let desk = Desk::new();
+    // The one that is left opens libraries.
+    let script = "ulimit -n 4; exec \"$0\" \"$@\"";
+    let run = desk.by(Run::of("sh").args(&["-c", script, GETCRT]));
+    let outcome = run.outcome();
+    outcome.failed("cannot watch for signals: Too many open files (os error 24)");
 }

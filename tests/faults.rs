@@ -1,9 +1,12 @@
 //! What a CA, a network, a disk or a neighbour can do wrong, one fault a test.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use openssl::x509::X509;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -791,7 +794,15 @@ fn chains_that_are_none() {
         ),
         (
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
-            "a certificate is damaged",
+            "a certificate of the chain is damaged",
+        ),
+        (
+            b"x -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
+            "a certificate of the chain is cut off",
+        ),
+        (
+            b"-----BEGIN CERTIFICATE-----".to_vec(),
+            "a certificate of the chain is",
         ),
         (
             leaf_key,
@@ -806,7 +817,13 @@ fn chains_that_are_none() {
             reply.body.truncate(reply.body.len() - 40)
         })
     });
-    cut.fails("a certificate");
+    cut.fails("a certificate of the chain is ");
+    let torn = stage(|ca| {
+        ca.lie("certificate", |reply, _| {
+            reply.body.truncate(reply.body.len() / 2 + 60);
+        })
+    });
+    torn.fails("a certificate of the chain is ");
 }
 
 #[test]
@@ -867,12 +884,30 @@ fn harmless_oddities_are_warnings() {
                 "/dev/null",
             ]);
             leaf.issuers
-                .insert(0, openssl::x509::X509::from_pem(alone.as_bytes()).unwrap());
+                .insert(0, X509::from_pem(alone.as_bytes()).unwrap());
         })
     });
     strange
         .issues()
         .says("warning: the chain is out of order: ");
+    let unknown = stage(|ca| {
+        ca.lie("certificate", |reply, _| {
+            let chain = X509::stack_from_pem(&reply.body).unwrap();
+            let mut leaf = chain[0].to_der().unwrap();
+            // ecdsa-with-SHA256, in both its places, and then an algorithm that nobody knows.
+            let algorithm = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
+            for place in 0..leaf.len() - algorithm.len() {
+                if leaf[place..].starts_with(algorithm) {
+                    leaf[place + algorithm.len() - 1] = 0x7f;
+                }
+            }
+            let leaf = X509::from_der(&leaf).unwrap().to_pem().unwrap();
+            reply.body = [leaf, chain[1].to_pem().unwrap()].concat();
+        })
+    });
+    unknown
+        .issues()
+        .says("warning: the certificate's signature is of a kind that OpenSSL cannot verify\n");
     let alone = stage(|ca| ca.leaf(|leaf| leaf.issuers.clear()));
     alone.issues().issued();
 }
@@ -1456,4 +1491,256 @@ fn https_with_a_self_signed_certificate() {
     outcome.says(
         "hint: for a private CA, name its root with --ca-bundle; else install ca-certificates",
     );
+}
+
+#[test]
+fn a_new_nonce_without_a_nonce() {
+    let stage = stage(|ca| ca.lie("newNonce", |reply, _| reply.drop_header("Replay-Nonce")));
+    stage
+        .fails("cannot register the account: https://localhost:")
+        .says("/new-nonce gives no usable Replay-Nonce\n");
+}
+
+#[test]
+fn a_deadline_among_nonces() {
+    let stale = |reply: &mut Reply, _| reply.problem(400, "badNonce", "stale");
+    let stage = stage(|ca| ca.lie("newOrder", stale));
+    let told = "cannot create the order: no time left (--timeout) for https://localhost:";
+    stage.fails_within("2", told).says("/new-order\n");
+}
+
+#[test]
+fn a_ca_that_is_never_told() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("challenge", |reply, _| reply.wire = Wire::Close);
+        // It is as if the CA had not heard of it.
+        ca.lie("authorization", |reply, _| {
+            reply.edit(|a| {
+                a["status"] = json!("pending");
+                a["challenges"][1]["status"] = json!("pending");
+            })
+        })
+    });
+    let outcome = stage.getcrt().args(&["--timeout", "12"]).outcome();
+    outcome
+        .failed("Challenge did not pass for a.test, b.test, c.test: the connection failed: ")
+        .says("\nWaiting for the CA to take the challenge for ")
+        .says(" s so far...\n");
+}
+
+#[test]
+fn a_ca_that_is_told_too_late() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("challenge", |reply, _| reply.wire = Wire::Close);
+        ca.lie("authorization", |reply, _| {
+            reply.header("Retry-After", "60");
+            reply.edit(|a| {
+                a["status"] = json!("pending");
+                a["challenges"][1]["status"] = json!("pending");
+            })
+        })
+    });
+    let outcome = stage.getcrt().args(&["--timeout", "12"]).outcome();
+    outcome.failed(": waiting for the CA to take the challenge for a.test: to look again in 60 s");
+}
+
+#[test]
+fn authorizations_that_are_none() {
+    let odd = |reply: &mut Reply, _| reply.edit(|a| a["identifier"] = json!("a.test"));
+    stage(|ca| ca.lie("authorization", odd))
+        .fails(": authorization https://localhost:")
+        .says(": the CA's reply is not as RFC 8555 has it: ");
+    // All is well at first, and they are read again when the order has failed.
+    let later = move |reply: &mut Reply, count| {
+        if count >= 3 {
+            odd(reply, count);
+        }
+    };
+    let over = |reply: &mut Reply, _| reply.edit(|o| o["status"] = json!("invalid"));
+    stage(|ca| ca.lie("authorization", later).lie("order", over))
+        .fails(": authorization https://localhost:");
+}
+
+#[test]
+fn replies_that_lack_what_is_needed() {
+    let bare = |reply: &mut Reply, _| {
+        reply.edit(|a| drop(a["challenges"][1].as_object_mut().unwrap().remove("url")))
+    };
+    stage(|ca| ca.lie("authorization", bare)).fails(
+        ": challenge for a.test: the CA's http-01 is not as RFC 8555 has it: missing field `url`",
+    );
+    let bare =
+        |reply: &mut Reply, _| reply.edit(|o| drop(o.as_object_mut().unwrap().remove("finalize")));
+    stage(|ca| ca.lie("newOrder", bare)).fails(": it has no usable finalize URL: ");
+}
+
+#[test]
+fn failures_without_a_reason() {
+    let fail = |reply: &mut Reply, count| {
+        if count >= 3 {
+            reply.edit(|a| {
+                a["status"] = json!("invalid");
+                a["challenges"] = json!([]);
+            });
+        }
+    };
+    let over = |reply: &mut Reply, _| reply.edit(|o| o["status"] = json!("invalid"));
+    stage(|ca| ca.lie("authorization", fail).lie("order", over))
+        .fails("Challenge did not pass for a.test, b.test, c.test: the CA gives no reason")
+        .says("\n  c.test: the CA gives no reason\n");
+    stage(|ca| ca.lie("order", over)).fails("Order failed, it is Invalid: the CA gives no reason");
+    let bare = |reply: &mut Reply, _| {
+        let body = json!({"subproblems": [{"type": "urn:x:caa", "detail": "no"}]});
+        reply.replace(403, &body.to_string());
+    };
+    stage(|ca| ca.lie("newOrder", bare))
+        .fails("HTTP 403, the CA gives no reason")
+        .says("\n  no (urn:x:caa)\n");
+}
+
+#[test]
+fn an_issuance_that_takes_too_long() {
+    let slow = |reply: &mut Reply, _| {
+        reply.edit(|o| {
+            if o["status"] == "valid" {
+                o["status"] = json!("processing");
+            }
+        });
+    };
+    let stage = stage(|ca| ca.lie("order", slow));
+    let told = ": waiting for the CA to issue the certificate: to look again in ";
+    stage
+        .fails_within("12", told)
+        .says("\nWaiting for the CA to issue the certificate, ");
+}
+
+#[test]
+fn contacts_that_are_refused() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("newAccount", |reply, _| reply.status = 200);
+        ca.lie("account", |reply, _| {
+            reply.problem(400, "invalidContact", "no such domain")
+        })
+    });
+    let outcome = stage.getcrt().args(&["--contact", "me@a.test"]).outcome();
+    outcome
+        .failed("cannot update the contact details: https://localhost:")
+        .says("HTTP 400, no such domain (urn:ietf:params:acme:error:invalidContact)");
+}
+
+#[test]
+fn a_web_server_that_is_not_running() {
+    let stage = stage(|ca| ca);
+    let port = crate::support::free_port().to_string();
+    let outcome = stage.getcrt().args(&["--check-port", &port]).outcome();
+    outcome.exits(0).says(
+        ": 127.0.0.1 (private: the CA may reach another server): no connection: io: Connection refused",
+    );
+}
+
+#[test]
+fn a_wrong_answer_from_a_public_address() {
+    let stage = stage_with(|ca| ca, to_getcrt(response("404 Not Found", b"lost")));
+    // It is no private address, and leads to this machine.
+    let hosts: String = NAMES
+        .iter()
+        .map(|name| format!("0.0.0.0 {name}\n"))
+        .collect();
+    fs::write(stage.directory.path().join("hosts"), hosts).unwrap();
+    stage.fails(": 0.0.0.0: HTTP 404 with the body `lost`");
+}
+
+#[test]
+fn a_challenge_file_that_others_keep_removing() {
+    let stage = stage(|ca| ca);
+    let path = stage.directory.path().join("acme").join(token(0));
+    let file = fs::File::create(&path).unwrap();
+    // As a run does that is about to remove it.
+    file.lock().unwrap();
+    let outcome = stage.getcrt().outcome();
+    outcome
+        .failed("cannot write the challenge file acme/")
+        .says(": other runs keep making and removing it\n");
+    assert!(path.exists());
+}
+
+impl Stage {
+    /// A run by nobody, for whom the working directory has this `mode`.
+    fn getcrt_as_nobody(&self, mode: u32) -> Run {
+        let path = |name: &str| self.directory.path().join(name);
+        set_mode(self.directory.path(), mode);
+        set_mode(&path("acme"), 0o777);
+        set_mode(&path("account.key"), 0o644);
+        self.by(Run::as_nobody())
+    }
+}
+
+#[test]
+fn what_belongs_to_others_is_a_warning() {
+    let stage = stage(|ca| ca);
+    let leftover = stage.directory.path().join("acme").join(token(0));
+    fs::write(&leftover, "").unwrap();
+    set_mode(&leftover, 0o666);
+    // A directory that cannot be opened cannot be synced.
+    let outcome = stage
+        .getcrt_as_nobody(0o733)
+        .args(&["-o", "old.crt"])
+        .outcome();
+    outcome.exits(0).says("\nCertificate signed!\n");
+    for told in [
+        "the web server may be unable to read acme/tOkEn-",
+        ", whose mode cannot be changed: Operation not permitted",
+        "--output old.crt: its owner, group or mode cannot be kept: Operation not permitted",
+        "--output old.crt is written, but may not survive a power failure: Permission denied",
+    ] {
+        outcome.says(told);
+    }
+}
+
+#[test]
+fn challenge_files_that_cannot_be_removed() {
+    let directory: Arc<OnceLock<PathBuf>> = Arc::default();
+    let shared = Arc::clone(&directory);
+    let close = move |request: &Request, _| {
+        if !request.user_agent.starts_with("getcrt/") {
+            set_mode(shared.get().unwrap(), 0o555);
+        }
+        None
+    };
+    let stage = stage_with(|ca| ca, close);
+    directory.set(stage.directory.path().join("acme")).unwrap();
+    let outcome = stage.getcrt_as_nobody(0o755).outcome();
+    outcome
+        .exits(0)
+        .says("\nwarning: acme/tOkEn-")
+        .says(" is left, for it cannot be removed: Permission denied");
+}
+
+#[test]
+fn a_proxy_that_makes_no_tunnel() {
+    let stage = stage(|ca| ca);
+    // The web server knows no CONNECT.
+    let proxy = format!("http://127.0.0.1:{}", stage.web.port);
+    let outcome = stage.getcrt().env("HTTPS_PROXY", proxy).outcome();
+    outcome
+        .failed("cannot use the directory: https://localhost:")
+        .says(": CONNECT proxy failed: ");
+}
+
+#[test]
+fn many_names_are_waited_for() {
+    let pending = |reply: &mut Reply, _| {
+        reply.header("Retry-After", "6");
+        reply.edit(|object| object["status"] = json!("pending"));
+    };
+    let stage = stage(|ca| ca.lie("authorization", pending).lie("order", pending));
+    let path = |name: &str| stage.directory.path().join(name);
+    let names = ["a.test", "b.test", "c.test", "d.test"];
+    csr(&path("domain.csr"), &path("domain.key"), "/", &names);
+    let hosts = names.map(|name| format!("127.0.0.1 {name}\n")).concat();
+    fs::write(path("hosts"), hosts).unwrap();
+    let told = "waiting for the CA to verify a.test, 2 more and d.test: to look again in ";
+    stage
+        .fails_within("16", told)
+        .says("\nWaiting for the CA to verify a.test, 2 more and d.test, ");
 }

@@ -326,6 +326,12 @@ fn a_ca_that_cannot_be_asked_is_no_failure() {
     stage_1
         .not_due("\nGoing by its lifetime: https://localhost:")
         .says("HTTP 404, unknown certificate");
+    let garbage = |reply: &mut Reply, _| reply.replace(200, "soon");
+    let stage_3 = stage(|ca| telling(ca, json!({})).lie("renewalInfo", garbage));
+    stage_3.issue();
+    stage_3
+        .not_due("\nGoing by its lifetime: https://localhost:")
+        .says(": the CA's reply is not JSON: a reply that begins `soon`\n");
     // Down after the first issuance.
     let down = |reply: &mut Reply, count| {
         if count > 0 {
@@ -493,9 +499,8 @@ fn six_days_of_a_real_ca() {
     });
 }
 
-#[test]
-fn an_expired_certificate_is_not_asked_about() {
-    let stage = stage(|ca| suggesting(ca, 1, 2));
+/// A certificate for the CSR, self-signed, that ends `days` from now.
+fn self_signed_for_the_csr(stage: &Stage, days: &str) {
     let path = |name: &str| {
         stage
             .directory
@@ -513,12 +518,18 @@ fn an_expired_certificate_is_not_asked_about() {
         "-signkey",
         &path("domain.key"),
         "-days",
-        "-1",
+        days,
         "-copy_extensions",
         "copy",
         "-out",
         &path("cert.pem"),
     ]);
+}
+
+#[test]
+fn an_expired_certificate_is_not_asked_about() {
+    let stage = stage(|ca| suggesting(ca, 1, 2));
+    self_signed_for_the_csr(&stage, "-1");
     stage.due("the certificate ended at ");
     assert_eq!(stage.ca.count("renewalInfo"), 0);
 }
@@ -530,4 +541,25 @@ fn an_output_that_is_a_pipe_does_not_hang() {
     run.command.stdin(std::process::Stdio::piped());
     run.outcome()
         .failed("--output /dev/stdin: this is no regular file");
+}
+
+#[test]
+fn a_renewal_that_fails_too_late() {
+    let fail = |reply: &mut Reply, _| reply.problem(403, "rejectedIdentifier", "no more");
+    let stage = stage(|ca| ca.lie("newOrder", fail));
+    self_signed_for_the_csr(&stage, "-1");
+    let outcome = stage.renew().outcome();
+    outcome
+        .failed("no more")
+        .says("\nRenewing: the certificate ended at ")
+        .says("\nwarning: cert.pem is as it was, and HAS ENDED\n");
+}
+
+#[test]
+fn a_certificate_that_does_not_say_who_issued_it() {
+    let stage = stage(|ca| suggesting(ca, -2, -1));
+    self_signed_for_the_csr(&stage, "30");
+    stage.not_due(
+        "\nGoing by its lifetime: the certificate does not identify its issuer's key\nNot due before ",
+    );
 }

@@ -35,6 +35,12 @@ impl Run {
         run.args(&["--mount", "sh", "-c", script])
     }
 
+    /// A run as a user who is not root, for whom permissions count.
+    pub fn as_nobody() -> Run {
+        let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        Run::of("setpriv").args(&ids).arg(GETCRT)
+    }
+
     /// A run of another program, which has words of its own on stderr.
     pub fn of_other(program: impl AsRef<OsStr>) -> Run {
         let is_listed = false;

@@ -159,3 +159,77 @@ fn the_readme_counts_the_dependencies() {
         packages.len()
     ));
 }
+
+/// What stands in the source like a message and is none, or only if the program is wrong.
+const NO_MESSAGES: [&str; 7] = [
+    "no directory has been read",
+    "no reply from",
+    "cannot sign with the account key",
+    "no reason given",
+    // OpenSSL's own, by which they are known.
+    "unexpected eof while reading",
+    "wrong version number",
+    // The end of the help.
+    "Example:",
+];
+
+/// Every text in the source that has words in it is on the list of messages.
+#[test]
+fn every_message_is_listed() {
+    let list = fs::read_to_string("tests/messages.md").unwrap();
+    let mut count = 0;
+    for entry in fs::read_dir("src").unwrap() {
+        let path = entry.unwrap().path();
+        // What -v shows is somebody else's.
+        if path.ends_with("trace.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let is_code = |line: &&&str| !line.contains("reason = ");
+        let lines: Vec<&str> = code(&text).iter().filter(is_code).copied().collect();
+        for literal in literals(&lines.join("\n")) {
+            // What is put in stands in braces.
+            let pieces = literal.split('{').map(|piece| match piece.split_once('}') {
+                Some((_, after)) => after,
+                None => piece,
+            });
+            for piece in pieces {
+                let piece = piece.trim_matches(|c: char| !c.is_alphanumeric() && c != '-');
+                let is_word = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
+                let is_prose = piece.split(' ').filter(is_word).count() > 1;
+                if !is_prose || NO_MESSAGES.iter().any(|none| piece.starts_with(none)) {
+                    continue;
+                }
+                assert!(
+                    list.contains(piece),
+                    "{path:?}: not in messages.md: {piece}"
+                );
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 150, "{count} pieces");
+}
+
+/// The string literals of a source, as they are read.
+fn literals(code: &str) -> Vec<String> {
+    let (mut literals, mut rest) = (Vec::new(), code.replace("'\"'", ""));
+    while let Some((_, after)) = rest.split_once('"') {
+        let (mut literal, mut chars) = (String::new(), after.chars());
+        loop {
+            match chars.next() {
+                Some('\\') => match chars.next() {
+                    // A line that goes on in the next one.
+                    Some('\n') => chars = chars.as_str().trim_start().chars(),
+                    Some('n') | None => literal.push('\n'),
+                    Some(other) => literal.push(other),
+                },
+                Some('"') | None => break,
+                Some(other) => literal.push(other),
+            }
+        }
+        literals.push(literal);
+        rest = chars.as_str().to_owned();
+    }
+    literals
+}

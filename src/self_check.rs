@@ -72,7 +72,12 @@ pub fn look(url: &str, port: u16, wanted: &str, timeout: Duration) -> Result<Fin
                 let seen = format!("{way}HTTP {status} with the body `{}`", shown.trim());
                 Finding::Wrong(seen, cause(status, body.starts_with(wanted)))
             }
-            Err(error) => Finding::Unclear(format!("{way}{error}")),
+            Err(error) => {
+                let error = error.to_string();
+                // ureq's own mark of an error that the system has told.
+                let error = error.strip_prefix("io: ").unwrap_or(&error);
+                Finding::Unclear(format!("{way}{error}"))
+            }
         });
     }
 }

@@ -1634,7 +1634,7 @@ fn a_web_server_that_is_not_running() {
     let port = crate::support::free_port().to_string();
     let outcome = stage.getcrt().args(&["--check-port", &port]).outcome();
     outcome.exits(0).says(
-        ": 127.0.0.1 (private: the CA may reach another server): no connection: io: Connection refused",
+        ": 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused",
     );
 }
 

@@ -16,6 +16,8 @@ use ureq::http::{HeaderMap, Request, Uri};
 /// Where a line is folded, and how far everything below the first line is indented, in columns.
 const WIDTH: usize = 120;
 const INDENT: usize = 8;
+/// How much of a body is shown, in bytes: enough for an order of a thousand names.
+const MAX_BODY: usize = 256 << 10;
 /// How much of a signature is shown.
 const MAX_SIGNATURE: usize = 8;
 /// The headers of a reply that mean something to the conversation; `-vv` shows all.
@@ -166,10 +168,15 @@ fn json_of(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
-/// JSON over several lines, and anything else as it is.
+/// JSON over several lines, and anything else as it is; of what is absurdly long the beginning.
 fn readable(body: &[u8]) -> String {
+    let (body, rest) = body.split_at(body.len().min(MAX_BODY));
     let Ok(mut json) = serde_json::from_slice::<Value>(body) else {
-        return String::from_utf8_lossy(body).into_owned();
+        let text = String::from_utf8_lossy(body);
+        return match rest.len() {
+            0 => text.into_owned(),
+            more => format!("{text}\n({more} bytes more)"),
+        };
     };
     if let Some(signature) = json.pointer_mut("/externalAccountBinding/signature") {
         *signature = Value::from(beginning(signature));

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use std::{env, fmt};
+use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use openssl::error::ErrorStack;
@@ -22,6 +22,14 @@ use crate::failure::Failure;
 /// The cure where the chain leads to a root that is not known here.
 const NAME_THE_ROOT: &str =
     "for a private CA, name its root with --ca-bundle; else install ca-certificates";
+
+/// Where systems keep all their roots in one file: Debian, Fedora, openSUSE, Alpine.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// Puts TLS over the connections that the connector `tcp` makes.
 #[derive(Debug)]
@@ -47,12 +55,12 @@ impl<C> TlsConnector<C> {
         let is_empty = more_roots.is_some() && roots.is_empty();
         ensure!(!is_empty, "no PEM certificate in it");
         let mut quick = context(SslVerifyMode::PEER, &roots)?;
-        let is_chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| env::var_os(name).is_some());
-        if is_chosen.contains(&true) {
-            quick.set_default_verify_paths()?;
-        } else if let Some(home) = version::dir().split('"').nth(1) {
-            let store = quick.cert_store_mut().add_lookup(X509Lookup::hash_dir())?;
-            store.add_dir(&format!("{home}/certs"), SslFiletype::PEM)?;
+        match roots_of_openssl() {
+            None => quick.set_default_verify_paths()?,
+            Some([_, folder]) => {
+                let store = quick.cert_store_mut().add_lookup(X509Lookup::hash_dir())?;
+                store.add_dir(&folder, SslFiletype::PEM)?;
+            }
         }
         Ok(TlsConnector {
             tcp,
@@ -80,10 +88,27 @@ impl<C> TlsConnector<C> {
         if self.full.get().is_none() {
             let mut full = context(SslVerifyMode::PEER, &self.more_roots)?;
             full.set_default_verify_paths()?;
+            // An OpenSSL that is linked in looks where its builder had it, mostly in vain.
+            let is_empty =
+                |path| fs::read_dir(path).map_or(true, |mut files| files.next().is_none());
+            if let Some([file, folder]) = roots_of_openssl()
+                && !fs::exists(file).unwrap_or(false)
+                && is_empty(folder)
+            {
+                BUNDLES.iter().any(|path| full.set_ca_file(path).is_ok());
+            }
             let _ = self.full.set(full.build());
         }
         Ok(self.full.get().unwrap_or(&self.quick))
     }
+}
+
+/// The file and the directory of roots that OpenSSL is built for, unless the user chose others.
+fn roots_of_openssl() -> Option<[String; 2]> {
+    let is_chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| env::var_os(name).is_some());
+    let home = version::dir().split('"').nth(1)?;
+    let roots = ["cert.pem", "certs"].map(|name| format!("{home}/{name}"));
+    Some(roots).filter(|_| !is_chosen.contains(&true))
 }
 
 /// What all TLS here has in common. `SslConnector` would read the system's roots every time.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::files::{
-    csr, directory, key, library, listing, openssl, self_signed, set_mode,
+    csr, directory, https, key, library, listing, openssl, self_signed, set_mode,
 };
 use crate::support::pebble::{NAMES, World, text};
 use crate::support::run::{GETCRT, Run};
@@ -787,33 +787,45 @@ fn staging_does_not_replace_what_is_valid() {
     }
 }
 
+/// An OpenSSL that is linked in looks where its builder had it, and there is nothing.
+#[test]
+fn roots_are_found_where_systems_keep_them() {
+    let world = World::new();
+    let home = openssl(&["version", "-d"]);
+    let home = home.split('"').nth(1).unwrap();
+    for (bundle, is_found) in [
+        ("/etc/ssl/certs/ca-certificates.crt", true),
+        ("/etc/pki/tls/certs/ca-bundle.crt", true),
+        ("/etc/ssl/ca-bundle.pem", true),
+        ("/etc/ssl/cert.pem", true),
+        ("/etc/elsewhere.pem", false),
+    ] {
+        let folder = Path::new(bundle).parent().unwrap().display();
+        let root = https().root.display();
+        // Of the system nothing is changed but for this run.
+        let script = format!(
+            "mount -t tmpfs none /etc && mount -t tmpfs none {home} && mkdir -p {home}/certs {folder} &&
+            echo 127.0.0.1 localhost >/etc/hosts && cp {root} {bundle} && exec \"$0\" \"$@\""
+        );
+        let run = Run::of_script_with_mounts(&script).arg(GETCRT);
+        let outcome = world.distrusting(run).outcome();
+        if is_found {
+            world.verify(&outcome, &NAMES);
+        } else {
+            outcome.failed("its TLS certificate is refused: ");
+        }
+    }
+}
+
 #[test]
 fn the_environment_names_the_roots() {
     let world = World::new();
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
-    let run = || {
-        let run = world.resolving(Run::new()).args(&[
-            "--directory-url",
-            &world.directory_url(),
-            "--check-port",
-            &world.web.port.to_string(),
-        ]);
-        run.args(&[
-            "--account-key",
-            &path("account.key"),
-            "--csr",
-            &path("domain.csr"),
-            "--acme-dir",
-            &path("acme"),
-        ])
-    };
-    let outcome = run().outcome();
+    let outcome = world.distrusting(Run::new()).outcome();
     outcome
         .failed("its TLS certificate is refused: ")
         .says("\nhint: for a private CA, name its root with --ca-bundle");
-    let outcome = run()
-        .env("SSL_CERT_FILE", &crate::support::files::https().root)
-        .outcome();
+    let run = world.distrusting(Run::new());
+    let outcome = run.env("SSL_CERT_FILE", &https().root).outcome();
     world.verify(&outcome, &NAMES);
 }
 

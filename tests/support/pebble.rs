@@ -187,6 +187,12 @@ impl World {
     }
 
     fn by(&self, run: Run) -> Run {
+        let root = https().root.to_str().unwrap();
+        self.distrusting(run).args(&["--ca-bundle", root])
+    }
+
+    /// getcrt called by `run`, with all that is needed but a reason to trust the CA.
+    pub fn distrusting(&self, run: Run) -> Run {
         self.resolving(run)
             .args(&["--account-key", self.path("account.key").to_str().unwrap()])
             .args(&["--csr", self.path("domain.csr").to_str().unwrap()])
@@ -197,7 +203,6 @@ impl World {
                 "--check-port",
                 &self.web.port.to_string(),
             ])
-            .args(&["--ca-bundle", https().root.to_str().unwrap()])
     }
 
     /// A run that finds the names of this world.

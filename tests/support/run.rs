@@ -57,7 +57,7 @@ impl Run {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for proxy in [
+        for name in [
             "HTTPS_PROXY",
             "https_proxy",
             "HTTP_PROXY",
@@ -66,8 +66,10 @@ impl Run {
             "all_proxy",
             "NO_PROXY",
             "no_proxy",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
         ] {
-            command.env_remove(proxy);
+            command.env_remove(name);
         }
         Run {
             command,

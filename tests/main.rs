@@ -20,5 +20,6 @@ mod readme;
 mod recipes;
 mod renewal;
 mod scale;
+mod static_build;
 mod support;
 mod trace;

@@ -27,16 +27,30 @@ pub fn is_skipped(what: &str, needed: &[&str]) -> bool {
     let Some(missing) = needed.iter().find(|program| !is_here(program)) else {
         return false;
     };
-    assert!(
-        env::var("GETCRT_TESTS").as_deref() != Ok("all"),
-        "there is no {missing} for {what}"
-    );
-    let line = format!(
-        "skipped: {what}, for there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)\n"
-    );
-    // Not by eprint!, whose words are not shown where a test passes.
-    let _ = io::stderr().write_all(line.as_bytes());
+    assert!(!all_must_run(), "there is no {missing} for {what}");
+    say_skipped(&format!(
+        "{what}, for there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)"
+    ));
     true
+}
+
+/// Whether `what` is left out because it takes minutes, which is said.
+pub fn is_too_long(what: &str) -> bool {
+    if !all_must_run() {
+        say_skipped(&format!(
+            "{what}, for it takes minutes (GETCRT_TESTS=all sh tests/run.sh takes them)"
+        ));
+    }
+    !all_must_run()
+}
+
+fn all_must_run() -> bool {
+    env::var("GETCRT_TESTS").is_ok_and(|which| which == "all")
+}
+
+/// Not by eprint!, whose words are not shown where a test passes.
+fn say_skipped(what: &str) {
+    let _ = io::stderr().write_all(format!("skipped: {what}\n").as_bytes());
 }
 
 /// A server process that ends with the test, and its own children with it where it is asked kindly.

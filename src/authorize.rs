@@ -65,7 +65,7 @@ pub fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<
         !is_open || !urls.is_empty(),
         "it is pending, and the CA names no authorizations"
     );
-    let mut authorizations = side_by_side(&urls, |&url| {
+    let mut authorizations = side_by_side(client, &urls, |&url| {
         let reply = client.read(url)?;
         let authorization = authorization(&reply, url)?;
         let identifier = &authorization.identifier;
@@ -126,7 +126,7 @@ pub fn publish<'a>(
 /// # Errors
 /// A file of any name is provably not served.
 pub fn self_check(client: &Client, published: &[Published], port: u16) -> Result<()> {
-    let findings = side_by_side(published, |(claim, file, key_authorization)| {
+    let findings = side_by_side(client, published, |(claim, file, key_authorization)| {
         let host = format!("{}:{port}", claim.identifier.url_host());
         let (host, token) = (host.trim_end_matches(":80"), claim.challenge.token.as_str());
         let url = format!("http://{host}/.well-known/acme-challenge/{token}");
@@ -166,7 +166,7 @@ pub fn self_check(client: &Client, published: &[Published], port: u16) -> Result
 /// The CA refuses, and why for each name that it refuses.
 pub fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
     let refusals = Mutex::new(Problems::new());
-    let told = side_by_side(claims, |claim| {
+    let told = side_by_side(client, claims, |claim| {
         let url = &claim.challenge.url;
         let tell = || client.post_once(url, &json!({}));
         let tell = || {
@@ -279,7 +279,7 @@ struct Stock {
 /// failed leave the list.
 fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
     let (mut failed, mut erring, mut asked) = (Problems::new(), Problems::new(), Duration::ZERO);
-    let replies = side_by_side(open, |claim| client.read(&claim.authorization_url))?;
+    let replies = side_by_side(client, open, |claim| client.read(&claim.authorization_url))?;
     for (claim, reply) in take(open).into_iter().zip(replies) {
         let authorization = authorization(&reply, &claim.authorization_url)?;
         let identifier = claim.identifier.clone();

@@ -1,6 +1,7 @@
 //! The conversation's carrier: signed requests, nonces, retries, and the deadline of the whole run.
 //! The only file on the CA's network.
 
+use std::mem::replace;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, sleep};
@@ -20,16 +21,19 @@ use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
 use crate::account_key::AccountKey;
 use crate::failure::Failure;
 use crate::input;
-use crate::pass::WIDTH;
 use crate::resources::{AcmeUrl, Directory, Problem, is_base64url};
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 
+/// How many requests are under way at a time: enough to hide round trips, few enough for CAs' limits.
+pub const WIDTH: usize = 8;
 /// How long one request may take, and reaching the CA for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the download of an issued certificate may take after the deadline.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
+/// How long the requests that are under way may take once the run has failed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// A timeout of none at all would mean that there is no bound.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
@@ -65,10 +69,11 @@ pub struct Client<'a> {
     nonces: Arc<Nonces>,
 }
 
-/// Nonces for requests to come (§6.5): those at hand, and how many are on their way.
+/// Nonces for requests to come (§6.5): those at hand, and how many are on their way. Last in the pool
+/// is whether the run has failed, after which nothing is waited for.
 #[derive(Default)]
 struct Nonces {
-    pool: Mutex<(Vec<String>, usize)>,
+    pool: Mutex<(Vec<String>, usize, bool)>,
     has_changed: Condvar,
 }
 
@@ -242,7 +247,7 @@ impl<'a> Client<'a> {
                     "waiting for {what}: to look again in {wait} s is too late for --timeout, in {left} s"
                 );
             }
-            sleep(wait);
+            self.pause(wait)?;
             pause = (pause * 11 / 10).min(MAX_POLL);
         }
     }
@@ -276,7 +281,7 @@ impl<'a> Client<'a> {
 
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
     fn nonce(&self) -> Result<String> {
-        let is_coming = |pool: &mut (Vec<_>, usize)| pool.0.is_empty() && pool.1 > 0;
+        let is_coming = |pool: &mut (Vec<_>, usize, bool)| pool.0.is_empty() && pool.1 > 0;
         let (pool, signal) = (self.nonces.lock(), &self.nonces.has_changed);
         let waited = signal.wait_timeout_while(pool, self.remaining(), is_coming);
         let nonce = waited.unwrap_or_else(PoisonError::into_inner).0.0.pop();
@@ -342,6 +347,7 @@ impl<'a> Client<'a> {
                 failure.hint = failure.hint.or(hint);
                 return Err(Error::new(failure).context(url.to_string()));
             }
+            self.pause(Duration::ZERO)?;
             let is_open = fate == Fate::Unknown && stop == fate;
             let then = if is_open {
                 "looking what became of it"
@@ -350,7 +356,7 @@ impl<'a> Client<'a> {
             };
             let seconds = wait.as_secs_f32().ceil();
             warn!("{url}: {failure}; {then} in {seconds} s");
-            sleep(wait);
+            self.pause(wait)?;
             if is_open {
                 return Ok(None);
             }
@@ -373,6 +379,28 @@ impl<'a> Client<'a> {
         Ok(reply)
     }
 
+    /// Ends all waiting, for the run has failed: pauses at once, requests in a moment. False: it had
+    /// failed before.
+    pub fn give_up(&self) -> bool {
+        let is_first = !replace(&mut self.nonces.lock().2, true);
+        self.nonces.has_changed.notify_all();
+        let agent = self.agent.clone();
+        thread::spawn(move || (sleep(LAST_WORDS), agent.shutdown()));
+        is_first
+    }
+
+    /// Waits as long.
+    ///
+    /// # Errors
+    /// The run has failed, before or meanwhile.
+    pub fn pause(&self, wait: Duration) -> Result<()> {
+        let (pool, signal) = (self.nonces.lock(), &self.nonces.has_changed);
+        let waited = signal.wait_timeout_while(pool, wait, |pool| !pool.2);
+        let has_failed = waited.unwrap_or_else(PoisonError::into_inner).0.2;
+        ensure!(!has_failed, "the run has failed by now");
+        Ok(())
+    }
+
     /// What is left until the deadline.
     pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
@@ -380,7 +408,7 @@ impl<'a> Client<'a> {
 }
 
 impl Nonces {
-    fn lock(&self) -> MutexGuard<'_, (Vec<String>, usize)> {
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, usize, bool)> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

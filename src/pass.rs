@@ -1,20 +1,21 @@
 //! A pass over many names that crosses the network: side by side, with results in order.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
-/// How many steps are under way at a time: enough to hide round trips, few enough for CAs' limits.
-pub const WIDTH: usize = 8;
+use crate::client::{Client, WIDTH};
 
 /// Takes `step` for every item and gives the results in the order of the items. After an error no
-/// new step begins, and none outlives this call.
+/// new step begins, `client` gives up those that are under way, and none outlives this call.
 ///
 /// # Errors
-/// The error of the first item that had one.
+/// The first that there was.
 pub fn side_by_side<'a, T, R>(
+    client: &Client,
     items: &'a [T],
     step: impl Fn(&'a T) -> Result<R> + Sync,
 ) -> Result<Vec<R>>
@@ -22,15 +23,17 @@ where
     T: Sync,
     R: Send,
 {
-    let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
-        while !has_failed.load(Relaxed) {
+        while client.pause(Duration::ZERO).is_ok() {
             let index = next.fetch_add(1, Relaxed);
             let Some(item) = items.get(index) else { break };
             let result = step(item);
-            has_failed.fetch_or(result.is_err(), Relaxed);
-            done.push((index, result));
+            // What fails after the first failure may be of its making.
+            if result.is_ok() || client.give_up() {
+                done.push((index, result));
+            }
         }
         done
     };

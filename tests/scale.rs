@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -258,6 +259,37 @@ fn one_authorization_that_cannot_be_read() {
             format!(": HTTP {status}, it is gone (urn:ietf:params:acme:error:serverInternal)");
         let [_, outcome] = fail_alike(without_authorization(status, is_later), seconds, &told);
         outcome.says("/authorization/57: HTTP ");
+    }
+}
+
+/// A name that is refused, while the CA keeps another one waiting for long.
+#[test]
+fn one_name_fails_while_another_waits() {
+    let hang = |reply: &mut Reply| reply.wire = Wire::Hang;
+    let busy = |reply: &mut Reply| {
+        reply.problem(503, "serverInternal", "come back later");
+        reply.header("Retry-After", "600");
+    };
+    // The CA names authorizations in reverse; the one that waits is asked for before the other.
+    for (resource, waiting) in [("challenge", 50), ("authorization", 64)] {
+        for wait in [hang as fn(&mut Reply), busy] {
+            let stage = crowd(100, |ca| {
+                ca.lie(resource, move |reply, _| {
+                    if is_about(reply, waiting) {
+                        wait(reply);
+                    } else if is_about(reply, ODD) {
+                        reply.problem(403, "unauthorized", "never");
+                    }
+                })
+            });
+            let started = Instant::now();
+            let outcome = stage.fails_within("900", ": HTTP 403, never (urn");
+            // A request may hang for 60 s; this run is over before.
+            let waited = started.elapsed();
+            outcome.check("it was waited for", waited < Duration::from_secs(45));
+            outcome.says_not(&format!("error: {}", name(waiting)));
+            outcome.says_not(&format!("\n  {}: ", name(waiting)));
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Largest reply that is read, in bytes.
 const MAX_REPLY: u64 = 1 << 20;
 /// What a connection buffers each way, in bytes.
-const BUFFER: usize = 16 << 10;
+pub const BUFFER: usize = 16 << 10;
 /// Tries of one request that the CA refuses for its nonce alone, and how many go without a pause.
 const MAX_NONCE_TRIES: u32 = 200;
 const FREE_NONCE_TRIES: u32 = 5;

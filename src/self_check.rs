@@ -15,7 +15,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 use ureq::{Agent, Error};
 
-use crate::client::{MIN_TIMEOUT, USER_AGENT};
+use crate::client::{BUFFER, MIN_TIMEOUT, USER_AGENT};
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 
@@ -48,6 +48,7 @@ pub fn look(url: &str, port: u16, wanted: &str, timeout: Duration) -> Result<Fin
     let way = Way::default();
     let config = Agent::config_builder().proxy(None).user_agent(USER_AGENT);
     let config = config.max_redirects(0).max_redirects_will_error(false);
+    let config = config.input_buffer_size(BUFFER).output_buffer_size(BUFFER);
     let config = config.http_status_as_error(false).build();
     let connector = TlsConnector::trusting_anybody(TcpConnector::default())?;
     let agent = Agent::with_parts(config, connector, way.clone());

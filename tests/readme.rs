@@ -335,6 +335,24 @@ fn every_file_is_told_of() {
     }
 }
 
+/// The builds that take minutes are those of tests/run.sh.
+#[test]
+fn the_static_build_is_the_one_that_is_tested() {
+    let script = text(Path::new("tests/run.sh"));
+    let words = |text: &str| -> Vec<String> {
+        let text = text
+            .replace("\\\n", " ")
+            .replace("\"$musl\"", "x86_64-unknown-linux-musl");
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    for command in &quoted(&section("Install"))[1..] {
+        let is_run = words(&script).iter().any(|line| line.contains(command));
+        assert!(is_run, "tests/run.sh does not do `{command}`");
+    }
+}
+
 #[test]
 fn it_installs_as_told() {
     let section = section("Install");

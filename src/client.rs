@@ -66,15 +66,23 @@ pub struct Client<'a> {
     end: Instant,
     directory: Option<Directory>,
     account: Option<AcmeUrl>,
-    nonces: Arc<Nonces>,
+    shared: Arc<Shared>,
 }
 
-/// Nonces for requests to come (§6.5): those at hand, and how many are on their way. Last in the pool
-/// is whether the run has failed, after which nothing is waited for.
+/// What the threads of a run share.
 #[derive(Default)]
-struct Nonces {
-    pool: Mutex<(Vec<String>, usize, bool)>,
+struct Shared {
+    pool: Mutex<Pool>,
     has_changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// Nonces for requests to come (§6.5), and how many more are on their way.
+    nonces: Vec<String>,
+    coming: usize,
+    /// Whether the run has failed, after which nothing is waited for.
+    has_failed: bool,
 }
 
 /// What the CA answered, read to its end.
@@ -136,7 +144,7 @@ impl<'a> Client<'a> {
             end: Instant::now() + timeout,
             directory: None,
             account: None,
-            nonces: Arc::default(),
+            shared: Arc::default(),
         })
     }
 
@@ -268,26 +276,25 @@ impl<'a> Client<'a> {
             return;
         };
         let width = WIDTH.min(names);
-        self.nonces.lock().1 += width;
+        self.shared.lock().coming += width;
         for _ in 0..width {
-            let (agent, end, nonces) = (self.agent.clone(), self.end, self.nonces.clone());
+            let (agent, end, shared) = (self.agent.clone(), self.end, self.shared.clone());
             let url = directory.new_nonce.clone();
             thread::spawn(move || {
                 let request = Request::head(url.as_str());
-                nonces.arrive(send(&agent, end, request, (), "").ok().as_ref(), 1);
+                shared.arrive(send(&agent, end, request, (), "").ok().as_ref(), 1);
             });
         }
     }
 
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
     fn nonce(&self) -> Result<String> {
-        let is_coming = |pool: &mut (Vec<_>, usize, bool)| pool.0.is_empty() && pool.1 > 0;
-        let (pool, signal) = (self.nonces.lock(), &self.nonces.has_changed);
-        let waited = signal.wait_timeout_while(pool, self.remaining(), is_coming);
-        let nonce = waited.unwrap_or_else(PoisonError::into_inner).0.0.pop();
-        if let Some(nonce) = nonce {
+        let is_coming = |pool: &mut Pool| pool.nonces.is_empty() && pool.coming > 0;
+        let mut pool = self.shared.wait_while(self.remaining(), is_coming);
+        if let Some(nonce) = pool.nonces.pop() {
             return Ok(nonce);
         }
+        drop(pool);
         let directory = self
             .directory
             .as_ref()
@@ -375,29 +382,27 @@ impl<'a> Client<'a> {
         let jws = jws.context("cannot sign with the account key")?;
         let request = Request::post(url.as_str()).header("Content-Type", "application/jose+json");
         let reply = send(&self.agent, self.end, request, &jws, &jws);
-        self.nonces.arrive(reply.as_ref().ok(), 0);
+        self.shared.arrive(reply.as_ref().ok(), 0);
         Ok(reply)
     }
 
     /// Ends all waiting, for the run has failed: pauses at once, requests in a moment. False: it had
     /// failed before.
     pub fn give_up(&self) -> bool {
-        let is_first = !replace(&mut self.nonces.lock().2, true);
-        self.nonces.has_changed.notify_all();
+        let is_first = !replace(&mut self.shared.lock().has_failed, true);
+        self.shared.has_changed.notify_all();
         let agent = self.agent.clone();
         thread::spawn(move || (sleep(LAST_WORDS), agent.shutdown()));
         is_first
     }
 
-    /// Waits as long.
+    /// Waits as long as that, unless the run has failed.
     ///
     /// # Errors
-    /// The run has failed, before or meanwhile.
+    /// It has, before or meanwhile.
     pub fn pause(&self, wait: Duration) -> Result<()> {
-        let (pool, signal) = (self.nonces.lock(), &self.nonces.has_changed);
-        let waited = signal.wait_timeout_while(pool, wait, |pool| !pool.2);
-        let has_failed = waited.unwrap_or_else(PoisonError::into_inner).0.2;
-        ensure!(!has_failed, "the run has failed by now");
+        let pool = self.shared.wait_while(wait, |pool| !pool.has_failed);
+        ensure!(!pool.has_failed, "the run has failed by now");
         Ok(())
     }
 
@@ -407,17 +412,28 @@ impl<'a> Client<'a> {
     }
 }
 
-impl Nonces {
-    fn lock(&self) -> MutexGuard<'_, (Vec<String>, usize, bool)> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(
+        &self,
+        time: Duration,
+        condition: impl Fn(&mut Pool) -> bool,
+    ) -> MutexGuard<'_, Pool> {
+        let waited = self
+            .has_changed
+            .wait_timeout_while(self.lock(), time, condition);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Keeps the nonce of a reply, for which `awaited` were on their way.
     fn arrive(&self, reply: Option<&Reply>, awaited: usize) {
         let mut pool = self.lock();
         let nonce = reply.and_then(Reply::nonce);
-        pool.0.extend(nonce.map(str::to_owned));
-        pool.1 -= awaited;
+        pool.nonces.extend(nonce.map(str::to_owned));
+        pool.coming -= awaited;
         self.has_changed.notify_all();
     }
 }

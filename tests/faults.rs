@@ -1522,8 +1522,10 @@ fn a_ca_that_is_never_told() {
         })
     });
     let outcome = stage.getcrt().args(&["--timeout", "12"]).outcome();
+    // The first name whose time is over ends the run.
     outcome
-        .failed("Challenge did not pass for a.test, b.test, c.test: the connection failed: ")
+        .failed(": Challenge did not pass for ")
+        .says(".test: the connection failed: ")
         .says("\nWaiting for the CA to take the challenge for ")
         .says(" s so far...\n");
 }
@@ -1541,7 +1543,9 @@ fn a_ca_that_is_told_too_late() {
         })
     });
     let outcome = stage.getcrt().args(&["--timeout", "12"]).outcome();
-    outcome.failed(": waiting for the CA to take the challenge for a.test: to look again in 60 s");
+    outcome
+        .failed(": waiting for the CA to take the challenge for ")
+        .says(".test: to look again in 60 s is too late for --timeout, in ");
 }
 
 #[test]

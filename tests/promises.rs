@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The promise that the source can be read in one sitting. A bound, so that growth is noticed: what
 /// goes beyond it takes the place of something else, or argues for more in the commit that raises it.
-const MAX_LINES: usize = 2980;
+const MAX_LINES: usize = 3000;
 const MAX_GET_CRT: usize = 120;
 
 /// A file's lines of code: no blank lines, no comments, and nothing from the tests at its end.

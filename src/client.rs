@@ -43,6 +43,8 @@ pub const BUFFER: usize = 16 << 10;
 /// Tries of one request that the CA refuses for its nonce alone, and how many go without a pause.
 const MAX_NONCE_TRIES: u32 = 200;
 const FREE_NONCE_TRIES: u32 = 5;
+/// How long a nonce that is on its way is waited for.
+const NONCE_WAIT: Duration = Duration::from_secs(3);
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
 /// The first and the longest pause after a fault; each pause doubles the one before.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -280,20 +282,26 @@ impl<'a> Client<'a> {
         for _ in 0..width {
             let (agent, end, shared) = (self.agent.clone(), self.end, self.shared.clone());
             let url = directory.new_nonce.clone();
-            thread::spawn(move || {
+            let fetch = move || {
                 let request = Request::head(url.as_str());
                 shared.arrive(send(&agent, end, request, (), "").ok().as_ref(), 1);
-            });
+            };
+            if thread::Builder::new().spawn(fetch).is_err() {
+                self.shared.arrive(None, 1);
+            }
         }
     }
 
     /// A nonce for one request (§7.2): the newest that a reply has brought, or else a fresh one.
     fn nonce(&self) -> Result<String> {
         let is_coming = |pool: &mut Pool| pool.nonces.is_empty() && pool.coming > 0;
-        let mut pool = self.shared.wait_while(self.remaining(), is_coming);
+        let most = NONCE_WAIT.min(self.remaining());
+        let mut pool = self.shared.wait_while(most, is_coming);
         if let Some(nonce) = pool.nonces.pop() {
             return Ok(nonce);
         }
+        // What is late, or lost with its thread, is waited for no more.
+        pool.coming = 0;
         drop(pool);
         let directory = self
             .directory
@@ -417,14 +425,8 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_while(
-        &self,
-        time: Duration,
-        condition: impl Fn(&mut Pool) -> bool,
-    ) -> MutexGuard<'_, Pool> {
-        let waited = self
-            .has_changed
-            .wait_timeout_while(self.lock(), time, condition);
+    fn wait_while(&self, time: Duration, so: impl Fn(&mut Pool) -> bool) -> MutexGuard<'_, Pool> {
+        let waited = self.has_changed.wait_timeout_while(self.lock(), time, so);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -433,7 +435,7 @@ impl Shared {
         let mut pool = self.lock();
         let nonce = reply.and_then(Reply::nonce);
         pool.nonces.extend(nonce.map(str::to_owned));
-        pool.coming -= awaited;
+        pool.coming = pool.coming.saturating_sub(awaited);
         self.has_changed.notify_all();
     }
 }

@@ -101,6 +101,8 @@ fn colour_of(exchange: &str) -> Option<u8> {
 
 /// The end of a failed run: the error, what belongs below it, and the cure where it is known.
 fn report(error: &Error) -> ExitCode {
+    // Threads that the run has left behind have nothing to add.
+    log::set_max_level(LevelFilter::Error);
     error!("error: {error:#}");
     if let Some(failure) = error.downcast_ref::<Failure>() {
         for line in &failure.below {

@@ -143,7 +143,7 @@ impl<C: Connector> Connector for TlsConnector<C> {
         if let Err(error) = &stream
             && distrust(error).is_some()
             && self.full.get().is_none()
-            && let Some(transport) = connect()?
+            && let Ok(Some(transport)) = connect()
         {
             let context = self.full().map_err(|errors| from_openssl(&errors))?;
             stream = handshake(context, details, transport);

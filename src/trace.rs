@@ -55,9 +55,7 @@ impl Exchange {
             None => "signed by jwk, the public half of the account key".to_owned(),
         };
         let mut below = vec![url.clone()];
-        if jws.is_object() {
-            below.push(signer);
-        }
+        below.extend(jws.is_object().then_some(signer));
         if log_enabled!(Level::Trace) {
             below.extend(headers(request.headers(), |_| true));
             if jws.is_object() {
@@ -89,7 +87,13 @@ impl Exchange {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let known = names.keys().rev().find(is_of);
-        let name = known.map_or("directory".to_owned(), |known| names[known].clone());
+        let unknown = if names.is_empty() {
+            "directory"
+        } else {
+            "object"
+        };
+        let name = known.map_or(unknown, |known| &names[known]);
+        let name = name.escape_debug().to_string();
         let number = COUNT.fetch_add(1, Relaxed) + 1;
         show(format!("{number:>3} --> {method} {name}"), &below);
         Exchange {
@@ -194,7 +198,12 @@ fn beginning(signature: &Value) -> String {
 fn show(mut text: String, below: &[String]) {
     for line in below.iter().flat_map(|text| text.lines()) {
         let line: Vec<char> = line.chars().collect();
-        let deeper = line.iter().take_while(|c| **c == ' ').count() + 2;
+        let deeper = line
+            .iter()
+            .take_while(|c| **c == ' ')
+            .count()
+            .min(WIDTH / 2)
+            + 2;
         let (mut rest, mut indent) = (&line[..], INDENT);
         loop {
             let (now, later) = rest.split_at(rest.len().min(WIDTH.saturating_sub(indent).max(20)));

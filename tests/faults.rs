@@ -1501,6 +1501,32 @@ fn a_new_nonce_without_a_nonce() {
         .says("/new-nonce gives no usable Replay-Nonce\n");
 }
 
+/// One of the nonces that are asked for ahead never comes, and the CA's replies bring none.
+#[test]
+fn a_nonce_that_never_comes() {
+    let stage = stage(|ca| {
+        let none = |reply: &mut Reply, _| reply.drop_header("Replay-Nonce");
+        let ca = ca.lie("newNonce", |reply, count| {
+            if count == 1 {
+                reply.wire = Wire::Hang;
+            }
+        });
+        let resources = [
+            "newAccount",
+            "newOrder",
+            "authorization",
+            "challenge",
+            "order",
+        ];
+        resources
+            .iter()
+            .fold(ca, |ca, resource| ca.lie(resource, none))
+    });
+    // A request may hang for a minute, and this one is not waited for.
+    let outcome = stage.getcrt().args(&["--timeout", "45"]).outcome();
+    outcome.issued();
+}
+
 #[test]
 fn a_deadline_among_nonces() {
     let stale = |reply: &mut Reply, _| reply.problem(400, "badNonce", "stale");

@@ -167,6 +167,29 @@ fn verbose_shows_what_went_wrong() {
         .says("\n          \"detail\": \"not \\u001b[31mthis one\\nerror: none\",\n");
 }
 
+#[test]
+fn a_trace_cannot_be_forged_or_flooded() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("directory", |reply, _| {
+            reply.edit(|directory| {
+                let url = directory["newOrder"].clone();
+                directory["a\nCertificate signed!\nerror: all is well\nx"] = url;
+            });
+        });
+        // White space that would be repeated before each piece of a folded line.
+        ca.lie("newOrder", |reply, _| {
+            reply.replace(
+                400,
+                &format!("{}{}", " ".repeat(20_000), "x".repeat(900_000)),
+            );
+        })
+    });
+    let outcome = stage.getcrt().arg("-v").outcome();
+    outcome.exits(1).says_not("\nCertificate signed!\n");
+    let size = outcome.stderr.len();
+    outcome.check(&format!("{size} bytes"), size < 1 << 20);
+}
+
 /// The output of a run at a terminal, which `script` makes.
 fn at_a_terminal(world: &World, environment: &str) -> String {
     let getcrt = world.getcrt().arg("-v").command;

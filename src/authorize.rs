@@ -1,314 +1,448 @@
-//! The passes over all names of an order, by which they are proven to the CA: each is made for all
+//! How the names of an order are proven to the CA, in passes over all of them: each pass is made for all
 //! names before the next begins. Sections in the comments are RFC 8555's.
 
-use std::cell::RefCell;
-use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail};
 use log::{info, warn};
 use serde_json::json;
 
-use crate::account_key::AccountKey;
-use crate::challenge::AcmeDir;
-use crate::client::{Client, Reply};
-use crate::csr::Csr;
-use crate::failure::Failure;
-use crate::pass::side_by_side;
-use crate::resources::{
-    AcmeUrl, Authorization, Challenge, Identifier, Order, Status, Verdict, list,
+use crate::acme::Purpose;
+use crate::acme::client::{Client, Submission};
+use crate::acme::polling::{Polling, poll_after};
+use crate::acme::resources::{
+    AcmeUrl, Authorization, Challenge, Identifier, Order, Status, Verdict,
 };
+use crate::acme::response::Response;
+use crate::challenge_files::AcmeDir;
+use crate::csr::Csr;
+use crate::deadline::OutOfTime;
+use crate::error::Failure;
+use crate::parallel::try_map_parallel;
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
+use crate::text::comma_separated;
 
-/// How long a challenge may stay undecided with an error: the CA may be trying again (§8.2).
+/// How long a challenge may show an error and stay undecided: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
-/// How long an order may stand still before its authorizations are asked what keeps it.
+/// How long an order may stay pending before its authorizations are read to see why.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// A name that is still to be proven.
-pub struct Claim {
+/// An authorization that the CA has not granted yet.
+pub struct PendingAuthorization {
     identifier: Identifier,
-    authorization_url: AcmeUrl,
+    url: AcmeUrl,
     challenge: Challenge,
     /// How long the CA asks to wait before the authorization is read again.
-    asked: Duration,
+    poll_after: Duration,
 }
 
-/// A claim's challenge file and what is in it.
-pub type Published<'a> = (&'a Claim, TemporaryFile, String);
+/// The challenge file of a pending authorization.
+pub struct ChallengeFile<'a> {
+    authorization: &'a PendingAuthorization,
+    key_authorization: String,
+    file: TemporaryFile,
+}
 
-/// Names, and what the CA has found wrong with them.
-type Problems = Vec<(Identifier, Failure)>;
+/// Why a name could not be proven.
+type NameFailure = (Identifier, Failure);
 
-/// Reads all authorizations of the order; the claims come in the order of the CSR (§7.1.3: the CA
-/// gives them in any order).
+/// Reads all authorizations of the order and returns those that are pending, in the order of the CSR's
+/// names. (§7.1.3: the CA lists them in any order.)
 ///
 /// # Errors
-/// The order is not for the CSR's names, or one of them cannot be proven by http-01.
-pub fn read_authorizations(client: &Client, csr: &Csr, order: &Order) -> Result<Vec<Claim>> {
-    let ours = &csr.identifiers;
-    let theirs = order.identifiers.as_deref().unwrap_or(ours);
-    if theirs.len() != ours.len() || !theirs.iter().all(|i| ours.contains(i)) {
-        let theirs = list(theirs);
-        bail!("the CA has made it an order for {theirs}, not the CSR's names");
-    }
-    let mut urls: Vec<&AcmeUrl> = Vec::new();
-    for url in order.authorizations.iter().flatten() {
-        if !urls.contains(&url) {
-            urls.push(url);
-        }
-    }
-    let is_open = order.status == Status::Pending;
-    ensure!(
-        !is_open || !urls.is_empty(),
-        "it is pending, and the CA names no authorizations"
-    );
-    let mut authorizations = side_by_side(client, &urls, |&url| {
-        let reply = client.read(url)?;
-        let authorization = authorization(&reply, url)?;
+/// The order is for other names than the CSR's, or one of them cannot be proven by http-01.
+pub fn read_authorizations(
+    client: &Client,
+    csr: &Csr,
+    order: &Order,
+) -> Result<Vec<PendingAuthorization>> {
+    check_identifiers(order, csr)?;
+    let urls = authorization_urls(order)?;
+    let mut authorizations = try_map_parallel(client, &urls, |url| {
+        let response = client.post_as_get(Purpose::Authorization(None), url)?;
+        let authorization = parse_authorization(&response, url)?;
         let identifier = &authorization.identifier;
-        let place = ours.iter().position(|i| i == identifier);
-        let place =
-            place.with_context(|| format!("the CA asks about {identifier}, not in the CSR"))?;
-        Ok((place, url, authorization, reply.poll_after()))
+        let position = csr
+            .identifiers
+            .iter()
+            .position(|other| other == identifier)
+            .with_context(|| format!("the CA asks about {identifier}, not in the CSR"))?;
+        Ok((position, url, authorization, poll_after(&response)))
     })?;
-    authorizations.sort_by_key(|(place, ..)| *place);
+    authorizations.sort_by_key(|(position, ..)| *position);
 
-    let (mut claims, mut failed) = (Vec::new(), Vec::new());
-    for (_, url, authorization, asked) in authorizations {
+    let mut pending = Vec::new();
+    let mut failed = Vec::new();
+    for (_, url, authorization, poll_after) in authorizations {
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
             Verdict::Failed(problem) => failed.push((identifier, problem.into())),
-            Verdict::Open(_) => {
-                let challenge = authorization.http_01();
-                let challenge = challenge.with_context(|| format!("challenge for {identifier}"))?;
-                claims.push(Claim {
+            Verdict::Pending(_) => {
+                let challenge = authorization
+                    .http_01()
+                    .with_context(|| format!("challenge for {identifier}"))?;
+                pending.push(PendingAuthorization {
                     identifier,
-                    authorization_url: url.clone(),
+                    url: url.clone(),
                     challenge,
-                    asked,
+                    poll_after,
                 });
             }
         }
     }
-    ensure!(failed.is_empty(), not_passed(failed));
-    Ok(claims)
-}
-
-fn authorization(reply: &Reply, url: &AcmeUrl) -> Result<Authorization> {
-    reply.json().with_context(|| format!("authorization {url}"))
-}
-
-/// Makes the challenge files of all claims.
-///
-/// # Errors
-/// A file cannot be made.
-pub fn publish<'a>(
-    dir: &AcmeDir,
-    key: &AccountKey,
-    claims: &'a [Claim],
-) -> Result<Vec<Published<'a>>> {
-    let mut published = Vec::new();
-    for claim in claims {
-        info!("Verifying {}...", claim.identifier);
-        let key_authorization = key.key_authorization(claim.challenge.token.as_str());
-        let file = dir.publish(&claim.challenge.token, &key_authorization)?;
-        published.push((claim, file, key_authorization));
+    if failed.is_empty() {
+        Ok(pending)
+    } else {
+        Err(failure_of_names(failed).into())
     }
-    Ok(published)
 }
 
-/// Looks whether all challenge files are served, before an attempt is spent at the CA.
+/// Checks that the order is for the names of the CSR. (Some CAs list them in another order.)
+fn check_identifiers(order: &Order, csr: &Csr) -> Result<()> {
+    let Some(ordered) = &order.identifiers else {
+        return Ok(());
+    };
+    let is_same_count = ordered.len() == csr.identifiers.len();
+    if !is_same_count || !ordered.iter().all(|it| csr.identifiers.contains(it)) {
+        let names = comma_separated(ordered);
+        bail!("the CA has made it an order for {names}, not the CSR's names");
+    }
+    Ok(())
+}
+
+/// Returns the URLs of the order's authorizations, each once.
+fn authorization_urls(order: &Order) -> Result<Vec<AcmeUrl>> {
+    let mut urls: Vec<AcmeUrl> = Vec::new();
+    for url in order.authorizations.iter().flatten() {
+        if !urls.contains(url) {
+            urls.push(url.clone());
+        }
+    }
+    if urls.is_empty() && order.status == Status::Pending {
+        bail!("it is pending, and the CA names no authorizations");
+    }
+    Ok(urls)
+}
+
+fn parse_authorization(response: &Response, url: &AcmeUrl) -> Result<Authorization> {
+    response
+        .json()
+        .with_context(|| format!("authorization {url}"))
+}
+
+/// Writes the challenge files of all names.
 ///
 /// # Errors
-/// A file of any name is provably not served.
-pub fn self_check(client: &Client, published: &[Published], port: u16) -> Result<()> {
-    let findings = side_by_side(client, published, |(claim, file, key_authorization)| {
-        let host = format!("{}:{port}", claim.identifier.url_host());
-        let (host, token) = (host.trim_end_matches(":80"), claim.challenge.token.as_str());
-        let url = format!("http://{host}/.well-known/acme-challenge/{token}");
-        let told = format!(
-            "Wrote file to {}, but couldn't download {url}",
-            file.path().display()
-        );
-        Ok((
-            told,
-            self_check::look(&url, port, key_authorization, client.remaining())?,
-        ))
+/// A file cannot be written.
+pub fn write_challenge_files<'a>(
+    client: &Client,
+    acme_dir: &AcmeDir,
+    pending: &'a [PendingAuthorization],
+) -> Result<Vec<ChallengeFile<'a>>> {
+    let mut files = Vec::new();
+    for authorization in pending {
+        info!("Verifying {}...", authorization.identifier);
+        let token = &authorization.challenge.token;
+        let key_authorization = client.key().key_authorization(token.as_str());
+        let file = acme_dir.write(token, &key_authorization)?;
+        files.push(ChallengeFile {
+            authorization,
+            key_authorization,
+            file,
+        });
+    }
+    Ok(files)
+}
+
+/// Checks that the web server serves all challenge files, before an attempt at the CA is used up. What
+/// cannot be seen from here is a warning.
+///
+/// # Errors
+/// The web server gives a wrong answer for some names.
+pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16) -> Result<()> {
+    let findings = try_map_parallel(client, files, |file| {
+        let url = file.url(port);
+        self_check::fetch_and_compare(&url, port, &file.key_authorization, client.deadline())
     })?;
-    let (mut wrong, mut hint) = (Vec::new(), None);
-    for ((claim, ..), (told, finding)) in published.iter().zip(findings) {
+    let mut wrong = Vec::new();
+    let mut first_hint = None;
+    for (file, finding) in files.iter().zip(findings) {
+        let attempt = format!(
+            "Wrote file to {}, but couldn't download {}",
+            file.file.path().display(),
+            file.url(port)
+        );
         match finding {
-            Finding::Right => {}
-            Finding::Wrong(seen, cause) => {
-                hint = hint.or(cause);
-                wrong.push(format!("{}: {told}: {seen}", claim.identifier));
+            Finding::Served => {}
+            Finding::Wrong { seen, hint } => {
+                let identifier = &file.authorization.identifier;
+                wrong.push(format!("{identifier}: {attempt}: {seen}"));
+                first_hint = first_hint.or(hint);
             }
-            Finding::Unclear(seen) => {
-                let told = format!("local check: {told}: {seen}");
-                warn!("{told}; the CA decides (--disable-check skips this check)");
-            }
+            Finding::Unclear(seen) => warn!(
+                "local check: {attempt}: {seen}; the CA decides (--disable-check skips this check)"
+            ),
         }
     }
     let Some(first) = wrong.first() else {
         return Ok(());
     };
-    let line = format!("local check: {first} (--disable-check leaves this to the CA)");
-    bail!(Failure::new(line).below(wrong).hint(hint))
+    let message = format!("local check: {first} (--disable-check leaves this to the CA)");
+    let mut failure = Failure::new(message).with_details(wrong);
+    failure.hint = first_hint.map(str::to_owned);
+    Err(failure.into())
 }
 
-/// Tells the CA to look at all challenge files (§7.5.1), but for those that it is looking at.
+impl ChallengeFile<'_> {
+    /// Returns the URL at which the file must be served (§8.3).
+    fn url(&self, port: u16) -> String {
+        let host = self.authorization.identifier.url_host();
+        let token = self.authorization.challenge.token.as_str();
+        let port_part = if port == 80 {
+            String::new()
+        } else {
+            format!(":{port}")
+        };
+        format!("http://{host}{port_part}/.well-known/acme-challenge/{token}")
+    }
+}
+
+/// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
 /// The CA refuses, and why for each name that it refuses.
-pub fn tell_the_ca(client: &Client, claims: &[Claim]) -> Result<()> {
-    let refusals = Mutex::new(Problems::new());
-    let told = side_by_side(client, claims, |claim| {
-        let url = &claim.challenge.url;
-        let tell = || client.post_once(url, &json!({}));
-        let tell = || {
-            tell().map_err(|error| match error.downcast::<Failure>() {
-                Ok(failure) => {
-                    let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
-                    refusals.push((claim.identifier.clone(), failure));
-                    anyhow!("refused")
-                }
-                Err(error) => error,
-            })
-        };
-        if claim.challenge.status != Status::Pending || tell()?.is_some() {
-            return Ok(());
-        }
-        // The reply is lost. Where the challenge has moved the CA was told, else it is told again.
-        let what = || format!("the CA to take the challenge for {}", claim.identifier);
-        client.poll(&claim.authorization_url, None, what, |reply| {
-            let challenge = authorization(reply, &claim.authorization_url)?.http_01();
-            let is_open = challenge.is_ok_and(|c| c.status == Status::Pending);
-            Ok((!is_open || tell()?.is_some()).then_some(()))
+pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
+    // Several may be refused before the pass ends, and the user should hear of all of them.
+    let refused = Mutex::new(Vec::new());
+    let submitted = try_map_parallel(client, pending, |authorization| {
+        submit_challenge(client, authorization).inspect_err(|error| {
+            if let Some(failure) = error.downcast_ref::<Failure>() {
+                let name_failure = (authorization.identifier.clone(), failure.clone());
+                let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+                refused.push(name_failure);
+            }
         })
     });
-    let mut refusals = refusals
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    let place = |name: &Identifier| claims.iter().position(|claim| claim.identifier == *name);
-    refusals.sort_by_key(|(name, _)| place(name));
-    ensure!(refusals.is_empty(), not_passed(refusals));
-    told.map(|_| ())
+    let mut refused = refused.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !refused.is_empty() {
+        let position = |name: &Identifier| pending.iter().position(|it| it.identifier == *name);
+        refused.sort_by_key(|(name, _)| position(name));
+        return Err(failure_of_names(refused).into());
+    }
+    submitted?;
+    Ok(())
 }
 
-/// Waits until the order, which is `created`, says that all names are proven, by polling it alone;
-/// its authorizations are read when it fails or stands still. Gives its latest state.
+fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<()> {
+    let identifier = &authorization.identifier;
+    let challenge = &authorization.challenge;
+    // Another run of the same account may have submitted it.
+    if challenge.status != Status::Pending {
+        return Ok(());
+    }
+    let mut polling = Polling::new(client.deadline());
+    loop {
+        match client.post_once(Purpose::Challenge(identifier), &challenge.url, &json!({}))? {
+            Submission::Accepted(_) => return Ok(()),
+            Submission::Unclear => {}
+        }
+        // If the CA has heard of it, the challenge is not pending any more.
+        let purpose = Purpose::Authorization(Some(identifier));
+        let response = client.post_as_get(purpose, &authorization.url)?;
+        let is_pending = parse_authorization(&response, &authorization.url)?
+            .http_01()
+            .is_ok_and(|current| current.status == Status::Pending);
+        if !is_pending {
+            return Ok(());
+        }
+        polling.pause(poll_after(&response), || {
+            format!("the CA to take the challenge for {identifier}")
+        })?;
+    }
+}
+
+/// Waits until the order says that all names are proven, and returns the response that says so. Only the
+/// order is polled; the authorizations are read when it fails or stands still.
 ///
 /// # Errors
-/// The CA has not verified all names, and why for each that it refuses.
-pub fn await_verdicts(
+/// The CA does not accept some names, and why for each of them; or they are not all proven in time.
+pub fn wait_until_ready(
     client: &Client,
     order_url: &AcmeUrl,
-    created: Reply,
-    claims: &[Claim],
-) -> Result<Reply> {
-    let open = RefCell::new(claims.iter().collect::<Vec<_>>());
-    let what = || format!("the CA to verify {}", in_short(&open.borrow()));
-    let asked = claims.iter().map(|claim| claim.asked).max();
-    let (mut looked, mut erring_since, mut told) = (Instant::now(), None, 0);
-    let (mut pause, mut erring) = (STANDSTILL.max(asked.unwrap_or_default()), Problems::new());
-    // With nothing left to prove the order may have been ready from the start.
-    let latest = Some(created).filter(|_| claims.is_empty());
-    let passed = client.poll(order_url, latest, what, |reply| {
-        let order: Order = reply.json()?;
+    new_order: Response,
+    pending: &[PendingAuthorization],
+) -> Result<Response> {
+    let mut survey = Survey::new(pending);
+    match poll_until_ready(client, order_url, new_order, &mut survey) {
+        Ok(response) => {
+            for authorization in &survey.open {
+                info!("{} verified!", authorization.identifier);
+            }
+            Ok(response)
+        }
+        // What the CA has said is the reason, not that the time is over.
+        Err(error) if error.is::<OutOfTime>() && !survey.problems.is_empty() => {
+            Err(failure_of_names(survey.problems).into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn poll_until_ready(
+    client: &Client,
+    order_url: &AcmeUrl,
+    new_order: Response,
+    survey: &mut Survey,
+) -> Result<Response> {
+    let mut polling = Polling::new(client.deadline());
+    // If all names were proven before, the order may have been ready from the start.
+    let mut response = if survey.open.is_empty() {
+        new_order
+    } else {
+        client.post_as_get(Purpose::Order, order_url)?
+    };
+    loop {
+        let order: Order = response.json()?;
         match order.status {
-            Status::Ready | Status::Processing | Status::Valid => {
-                return Ok(Some(take(reply)));
+            Status::Ready | Status::Processing | Status::Valid => return Ok(response),
+            Status::Pending => {
+                if survey.is_due() {
+                    survey.take(client)?;
+                    survey.report_progress();
+                }
             }
-            Status::Pending if looked.elapsed() < pause => return Ok(None),
-            _ => {}
-        }
-        let stock = take_stock(client, &mut open.borrow_mut())?;
-        let mut failed = stock.failed;
-        (looked, pause, erring) = (Instant::now(), STANDSTILL.max(stock.asked), stock.erring);
-        erring_since = erring_since.or(Some(looked)).filter(|_| !erring.is_empty());
-        if !failed.is_empty() || erring_since.is_some_and(|since| since.elapsed() >= ERROR_GRACE) {
-            failed.append(&mut erring);
-            bail!(not_passed(failed));
-        }
-        ensure!(order.status == Status::Pending, order.failed());
-        let (all, proven) = (claims.len(), claims.len() - open.borrow().len());
-        if all > 1 && proven > told {
-            info!("{proven} of {all} names verified");
-            told = proven;
-        }
-        Ok(None)
-    });
-    // The deadline is no reason where the CA has given one.
-    let is_told = |error: &Error| error.downcast_ref::<Failure>().is_some();
-    if passed.as_ref().is_err_and(|error| !is_told(error)) && !erring.is_empty() {
-        bail!(not_passed(erring));
-    }
-    let reply = passed?;
-    for claim in open.into_inner() {
-        info!("{} verified!", claim.identifier);
-    }
-    Ok(reply)
-}
-
-/// The names that are waited for, which can be many.
-fn in_short(open: &[&Claim]) -> String {
-    match open {
-        [] => "the order".to_owned(),
-        [first, _, _, .., last] => {
-            let (first, last, between) = (&first.identifier, &last.identifier, open.len() - 2);
-            format!("{first}, {between} more and {last}")
-        }
-        few => list(few.iter().map(|claim| &claim.identifier)),
-    }
-}
-
-/// What the authorizations say.
-struct Stock {
-    failed: Problems,
-    /// Those with an error that may pass.
-    erring: Problems,
-    /// How long the CA asks to wait before it is asked again.
-    asked: Duration,
-}
-
-/// Reads the authorizations of all open claims. The proven ones are told, and they and those that
-/// failed leave the list.
-fn take_stock(client: &Client, open: &mut Vec<&Claim>) -> Result<Stock> {
-    let (mut failed, mut erring, mut asked) = (Problems::new(), Problems::new(), Duration::ZERO);
-    let replies = side_by_side(client, open, |claim| client.read(&claim.authorization_url))?;
-    for (claim, reply) in take(open).into_iter().zip(replies) {
-        let authorization = authorization(&reply, &claim.authorization_url)?;
-        let identifier = claim.identifier.clone();
-        match authorization.verdict() {
-            Verdict::Valid => info!("{identifier} verified!"),
-            Verdict::Failed(problem) => failed.push((identifier, problem.into())),
-            Verdict::Open(problem) => {
-                asked = asked.max(reply.poll_after());
-                erring.extend(problem.map(|problem| (identifier, problem.into())));
-                open.push(claim);
+            Status::Invalid | Status::Other(_) => {
+                survey.take(client)?;
+                return Err(order.failure().into());
             }
         }
+        polling.pause(poll_after(&response), || {
+            format!("the CA to verify {}", survey.open_names())
+        })?;
+        response = client.post_as_get(Purpose::Order, order_url)?;
     }
-    Ok(Stock {
-        failed,
-        erring,
-        asked,
-    })
 }
 
-/// `failed` is never empty.
-fn not_passed(failed: Problems) -> Failure {
-    let names = list(failed.iter().map(|(identifier, _)| identifier));
-    let line = format!("Challenge did not pass for {names}: {}", failed[0].1);
-    let (mut below, mut hint) = (Vec::new(), None);
+/// What is known of the authorizations while the order is waited for.
+struct Survey<'a> {
+    /// How many there are in all.
+    total: usize,
+    /// How many of them the user was told to be verified.
+    reported: usize,
+    /// Those that are not known to be valid.
+    open: Vec<&'a PendingAuthorization>,
+    /// Problems that the CA has met, and may overcome, as of the last reading.
+    problems: Vec<NameFailure>,
+    /// Since when there has been such a problem at every reading.
+    problems_since: Option<Instant>,
+    last_taken: Instant,
+    /// How long after the last reading the next one may be.
+    interval: Duration,
+}
+
+impl<'a> Survey<'a> {
+    fn new(pending: &'a [PendingAuthorization]) -> Survey<'a> {
+        let asked = pending.iter().map(|authorization| authorization.poll_after);
+        Survey {
+            total: pending.len(),
+            reported: 0,
+            open: pending.iter().collect(),
+            problems: Vec::new(),
+            problems_since: None,
+            last_taken: Instant::now(),
+            interval: asked.fold(STANDSTILL, Duration::max),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.last_taken.elapsed() >= self.interval
+    }
+
+    /// Reads all open authorizations, and tells the user which have become valid.
+    ///
+    /// # Errors
+    /// The CA will not accept some of them any more, or has not got over a problem in [`ERROR_GRACE`].
+    fn take(&mut self, client: &Client) -> Result<()> {
+        let responses = try_map_parallel(client, &self.open, |authorization| {
+            let purpose = Purpose::Authorization(Some(&authorization.identifier));
+            client.post_as_get(purpose, &authorization.url)
+        })?;
+        let mut open = Vec::new();
+        let mut failed = Vec::new();
+        self.problems.clear();
+        self.interval = STANDSTILL;
+        for (&authorization, response) in self.open.iter().zip(&responses) {
+            let identifier = &authorization.identifier;
+            match parse_authorization(response, &authorization.url)?.verdict() {
+                Verdict::Valid => info!("{identifier} verified!"),
+                Verdict::Failed(problem) => failed.push((identifier.clone(), problem.into())),
+                Verdict::Pending(problem) => {
+                    open.push(authorization);
+                    self.interval = self.interval.max(poll_after(response));
+                    if let Some(problem) = problem {
+                        self.problems.push((identifier.clone(), problem.into()));
+                    }
+                }
+            }
+        }
+        self.open = open;
+        self.last_taken = Instant::now();
+        self.problems_since = match self.problems_since {
+            _ if self.problems.is_empty() => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
+        let is_grace_over = self
+            .problems_since
+            .is_some_and(|since| since.elapsed() >= ERROR_GRACE);
+        if !failed.is_empty() || is_grace_over {
+            failed.append(&mut self.problems);
+            return Err(failure_of_names(failed).into());
+        }
+        Ok(())
+    }
+
+    /// Tells the user how many names are verified, if it is more than before.
+    fn report_progress(&mut self) {
+        let verified = self.total - self.open.len();
+        if verified > self.reported && self.total > 1 {
+            info!("{verified} of {} names verified", self.total);
+            self.reported = verified;
+        }
+    }
+
+    /// Returns the names that are waited for; of many the first, the last and the number between.
+    fn open_names(&self) -> String {
+        match &self.open[..] {
+            [] => "the order".to_owned(),
+            [first, _, _, .., last] => {
+                let between = self.open.len() - 2;
+                format!(
+                    "{}, {between} more and {}",
+                    first.identifier, last.identifier
+                )
+            }
+            few => comma_separated(few.iter().map(|authorization| &authorization.identifier)),
+        }
+    }
+}
+
+/// Returns one failure for all names that failed, of which there is at least one.
+fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
+    let names = comma_separated(failed.iter().map(|(identifier, _)| identifier));
+    let reason = &failed[0].1;
+    let message = format!("Challenge did not pass for {names}: {reason}");
+    let mut details = Vec::new();
+    let mut first_hint = None;
     for (identifier, failure) in failed {
-        below.push(format!("{identifier}: {failure}"));
-        below.extend(failure.below);
-        hint = hint.or(failure.hint);
+        details.push(format!("{identifier}: {failure}"));
+        details.extend(failure.details);
+        first_hint = first_hint.or(failure.hint);
     }
-    Failure::new(line).below(below).hint(hint)
+    let mut combined = Failure::new(message).with_details(details);
+    combined.hint = first_hint;
+    combined
 }

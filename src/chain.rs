@@ -1,215 +1,278 @@
-//! The issued chain: whether it is what was ordered, before a byte of it goes out.
+//! A certificate chain, issued just now or found in a file: what is in it, and whether it is fit for a
+//! CSR.
 
 use anyhow::{Context, Result, bail, ensure};
 use log::warn;
-use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef, X509Ref};
 
-use crate::account_key::base64url;
+use crate::acme::account_key::base64url;
+use crate::acme::resources::Identifier;
 use crate::csr::{self, Csr};
-use crate::input;
-use crate::resources::Identifier;
+use crate::files;
+use crate::time;
 
-/// A certificate and those of its issuers, in the order the CA gave them; never empty.
+/// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty.
 pub struct Chain(Vec<X509>);
 
 impl Chain {
-    /// Parses a chain of PEM certificates (RFC 8555 §9.1).
+    /// Parses what a CA sends as a chain (RFC 8555 §9.1). Text around the PEM blocks is dropped.
     ///
     /// # Errors
-    /// There is none, one is damaged, or a block of another kind is among them (§11.4).
+    /// There is no certificate, one is damaged, or there is a PEM block of another kind (§11.4).
     pub fn parse(pem: &[u8]) -> Result<Chain> {
         let text = String::from_utf8_lossy(pem);
-        let mut labels = input::pem_labels(&text);
-        if let Some(label) = labels.find(|label| *label != "CERTIFICATE") {
-            bail!("the chain has a {label} in it, where nothing but certificates belongs");
+        let mut block_count = 0;
+        for label in files::pem_labels(&text) {
+            if label != "CERTIFICATE" {
+                bail!("the chain has a {label} in it, where nothing but certificates belongs");
+            }
+            block_count += 1;
         }
-        let count = input::pem_labels(&text).count();
-        ensure!(count > 0, "there is no certificate in the chain");
+        ensure!(block_count > 0, "there is no certificate in the chain");
         let certificates =
             X509::stack_from_pem(pem).context("a certificate of the chain is damaged")?;
-        let is_whole = certificates.len() == count;
-        ensure!(is_whole, "a certificate of the chain is cut off");
+        // OpenSSL stops without an error where a block has no end.
+        ensure!(
+            certificates.len() == block_count,
+            "a certificate of the chain is cut off"
+        );
         Ok(Chain(certificates))
     }
 
-    /// The certificates in a file of the user's, which may hold other things too.
-    pub fn of_file(pem: &[u8]) -> Option<Chain> {
-        let certificates = X509::stack_from_pem(pem).ok();
-        certificates.filter(|found| !found.is_empty()).map(Chain)
-    }
-
-    /// What makes the certificate useless for the CSR, if anything: another key, a missing name, an
-    /// end in the past.
-    ///
-    /// # Errors
-    /// OpenSSL's own.
-    pub fn flaw(&self, csr: &Csr) -> Result<Option<String>> {
-        let (leaf, names) = (self.leaf(), names(self.leaf()));
-        if !leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key)) {
-            return Ok(Some(
-                "the certificate is for another key than the CSR's".to_owned(),
-            ));
+    /// Returns the certificates in a file of the user's, or `None` if there are none or one is damaged.
+    pub fn from_file(pem: &[u8]) -> Option<Chain> {
+        let certificates = X509::stack_from_pem(pem).ok()?;
+        if certificates.is_empty() {
+            None
+        } else {
+            Some(Chain(certificates))
         }
-        let missing = csr.identifiers.iter().find(|name| !names.contains(name));
-        let (now, until) = (Asn1Time::days_from_now(0)?, leaf.not_after());
-        let clock = format!("by this machine's clock it is {}", now.as_ref());
-        let ended = || format!("the certificate ended at {until}; {clock}");
-        let missing = missing
-            .map(|name| format!("the certificate is not for {name}, which the CSR asks for"));
-        Ok(missing.or_else(|| self.is_expired().then(ended)))
     }
 
-    /// Looks whether the chain is for the CSR and holds together. What would make it useless is an
-    /// error; all else is a warning, for an issued certificate is not to be thrown away lightly.
+    /// Returns what makes the certificate useless for the CSR, if anything does: another key, a missing
+    /// name, or that it has expired.
     ///
     /// # Errors
-    /// A [`flaw`](Chain::flaw), or a signature that is not its issuer's.
+    /// OpenSSL cannot print this machine's time.
+    pub fn defect(&self, csr: &Csr) -> Result<Option<String>> {
+        let leaf = self.leaf();
+        let is_for_key = leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key));
+        if !is_for_key {
+            let defect = "the certificate is for another key than the CSR's";
+            return Ok(Some(defect.to_owned()));
+        }
+        let names = names(leaf);
+        for identifier in &csr.identifiers {
+            if !names.contains(identifier) {
+                return Ok(Some(format!(
+                    "the certificate is not for {identifier}, which the CSR asks for"
+                )));
+            }
+        }
+        if self.is_expired() {
+            let not_after = leaf.not_after();
+            let now = time::to_text(time::now())?;
+            return Ok(Some(format!(
+                "the certificate ended at {not_after}; by this machine's clock it is {now}"
+            )));
+        }
+        Ok(None)
+    }
+
+    /// Checks an issued chain. What makes it useless is an error. Anything else is a warning, because an
+    /// issued certificate is not thrown away lightly.
+    ///
+    /// # Errors
+    /// It has a [`defect`](Chain::defect), or the leaf is not signed by its issuer.
     pub fn check(&self, csr: &Csr) -> Result<()> {
-        if let Some(flaw) = self.flaw(csr)? {
-            bail!(flaw);
+        if let Some(defect) = self.defect(csr)? {
+            bail!(defect);
         }
-        let (leaf, now) = (self.leaf(), Asn1Time::days_from_now(0)?);
-        let by_name = |issuer: &&X509| is_same(issuer.subject_name(), leaf.issuer_name());
-        let issuers = self.0[1..].iter().filter(by_name);
-        let verdicts: Vec<_> = issuers.map(|issuer| is_signed_by(leaf, issuer)).collect();
-        let is_any = |verdict| verdicts.contains(&verdict);
-        if is_any(Some(false)) && !is_any(Some(true)) {
-            bail!("the certificate's signature is not its issuer's");
-        }
-        if is_any(None) && !is_any(Some(true)) {
-            warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
-        }
-        let from = leaf.not_before();
-        if *from > *now {
-            let now = now.as_ref();
+        self.check_issuer_signature()?;
+        let not_before = self.leaf().not_before();
+        if time::from_asn1(not_before)? > time::now() {
+            let now = time::to_text(time::now())?;
             warn!(
-                "the certificate begins at {from}; by this machine's clock it is {now}, is that right?"
+                "the certificate begins at {not_before}; by this machine's clock it is {now}, is that right?"
             );
         }
         for extra in self.extra_names(csr) {
             warn!("the certificate is for {extra} too, which the CSR does not ask for");
         }
         for pair in self.0.windows(2) {
-            let name = common_name(pair[0].subject_name());
-            if is_signed_by(&pair[0], &pair[1]) == Some(false) {
+            if check_signature(&pair[0], &pair[1]) == Signature::Bad {
+                let name = short_name(pair[0].subject_name());
                 warn!("the chain is out of order: `{name}` is not signed by the one after it");
             }
         }
         Ok(())
     }
 
-    /// The chain as it goes out: the CA's certificates in the CA's order, and nothing else.
+    /// Checks the leaf against every certificate of the chain that has its issuer's name. One that fits
+    /// is enough. If there is none with that name, nothing can be checked.
+    fn check_issuer_signature(&self) -> Result<()> {
+        let leaf = self.leaf();
+        let mut signatures = Vec::new();
+        for other in &self.0[1..] {
+            if is_same_name(other.subject_name(), leaf.issuer_name()) {
+                signatures.push(check_signature(leaf, other));
+            }
+        }
+        if signatures.contains(&Signature::Good) {
+            return Ok(());
+        }
+        if signatures.contains(&Signature::Bad) {
+            bail!("the certificate's signature is not its issuer's");
+        }
+        if signatures.contains(&Signature::OfUnknownKind) {
+            warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
+        }
+        Ok(())
+    }
+
+    /// Returns the PEM of all certificates, in the CA's order.
     ///
     /// # Errors
-    /// OpenSSL's own.
+    /// OpenSSL cannot encode one.
     pub fn to_pem(&self) -> Result<String> {
-        let blocks: Result<Vec<_>, _> = self.0.iter().map(|one| one.to_pem()).collect();
-        Ok(String::from_utf8(blocks?.concat())?)
+        let mut pem = String::new();
+        for certificate in &self.0 {
+            pem += &String::from_utf8(certificate.to_pem()?)?;
+        }
+        Ok(pem)
     }
 
-    /// One line on what was issued.
+    /// Returns one line on what was issued.
     pub fn summary(&self) -> String {
-        let (leaf, count) = (self.leaf(), names(self.leaf()).len());
-        let names = if count == 1 { "name" } else { "names" };
-        let (until, issuer) = (leaf.not_after(), common_name(leaf.issuer_name()));
-        format!("Valid until {until}, issued by {issuer}, {count} {names}")
+        let leaf = self.leaf();
+        let not_after = leaf.not_after();
+        let issuer = short_name(leaf.issuer_name());
+        let count = names(leaf).len();
+        let unit = if count == 1 { "name" } else { "names" };
+        format!("Valid until {not_after}, issued by {issuer}, {count} {unit}")
     }
 
-    /// Whether the topmost certificate was issued by, or is, the one with this common name.
+    /// Whether the topmost certificate was issued by `name`, or is `name` itself.
     pub fn leads_to(&self, name: &str) -> bool {
-        let top = &self.0[self.0.len() - 1];
-        [top.issuer_name(), top.subject_name()]
-            .iter()
-            .any(|one| common_name(one) == name)
+        let top = self.top();
+        short_name(top.issuer_name()) == name || short_name(top.subject_name()) == name
     }
 
-    /// The common name of the issuer of the topmost certificate.
-    pub fn root(&self) -> String {
-        common_name(self.0[self.0.len() - 1].issuer_name())
+    /// Returns the name of the issuer of the topmost certificate.
+    pub fn top_issuer(&self) -> String {
+        short_name(self.top().issuer_name())
     }
 
-    /// The names that the certificate is for and the CSR does not ask for.
+    /// Returns the names that the certificate is for but the CSR does not ask for.
     pub fn extra_names(&self, csr: &Csr) -> Vec<Identifier> {
-        let is_extra = |name: &Identifier| !csr.identifiers.contains(name);
-        names(self.leaf()).into_iter().filter(is_extra).collect()
+        let mut extra = names(self.leaf());
+        extra.retain(|name| !csr.identifiers.contains(name));
+        extra
     }
 
-    /// When the certificate begins and ends, in Unix time.
+    /// Returns the Unix time at which the certificate becomes valid.
     ///
     /// # Errors
-    /// OpenSSL's own.
-    pub fn validity(&self) -> Result<(i64, i64), ErrorStack> {
-        Ok((
-            unix(self.leaf().not_before())?,
-            unix(self.leaf().not_after())?,
-        ))
+    /// The certificate's time is malformed.
+    pub fn not_before(&self) -> Result<i64, ErrorStack> {
+        time::from_asn1(self.leaf().not_before())
     }
 
-    /// How renewal information names the certificate (RFC 9773 §4.1): by its issuer's key and its
-    /// serial number, whose first byte is zero where the next would make the number negative.
+    /// Returns the Unix time at which the certificate expires.
+    ///
+    /// # Errors
+    /// The certificate's time is malformed.
+    pub fn not_after(&self) -> Result<i64, ErrorStack> {
+        time::from_asn1(self.leaf().not_after())
+    }
+
+    /// Returns the identifier by which the CA is asked when to renew (RFC 9773 §4.1): its issuer's key
+    /// and its serial number. `None` if the certificate does not identify its issuer's key.
     pub fn certificate_id(&self) -> Option<String> {
-        let issuer = base64url(self.leaf().authority_key_id()?.as_slice());
+        let key_identifier = base64url(self.leaf().authority_key_id()?.as_slice());
         let mut serial = self.leaf().serial_number().to_bn().ok()?.to_vec();
+        // A DER integer is negative if its first bit is set, so a zero byte comes before such a number.
         if serial.first().is_none_or(|byte| *byte >= 0x80) {
             serial.insert(0, 0);
         }
-        Some(format!("{issuer}.{}", base64url(serial)))
+        Some(format!("{key_identifier}.{}", base64url(serial)))
     }
 
-    /// Whether the certificate has ended by this machine's clock.
+    /// Whether the certificate has expired by this machine's clock.
     pub fn is_expired(&self) -> bool {
-        Asn1Time::days_from_now(0).is_ok_and(|now| *self.leaf().not_after() <= *now)
+        self.not_after().is_ok_and(|end| end <= time::now())
     }
 
-    /// Whether a test CA issued it: Let's Encrypt's staging says so in its issuers' names.
+    /// Whether Let's Encrypt's staging issued the certificate. It says so in its issuers' names.
     pub fn is_staging(&self) -> bool {
-        let parts = self.leaf().issuer_name().entries();
-        let mut texts = parts.filter_map(|part| part.data().to_string().ok());
-        texts.any(|text| text.starts_with("(STAGING)"))
+        let mut entries = self.leaf().issuer_name().entries();
+        entries.any(|entry| {
+            let text = entry.data().to_string();
+            text.is_ok_and(|text| text.starts_with("(STAGING)"))
+        })
     }
 
     fn leaf(&self) -> &X509Ref {
         &self.0[0]
     }
+
+    fn top(&self) -> &X509Ref {
+        &self.0[self.0.len() - 1]
+    }
 }
 
-/// Seconds since 1970.
-///
-/// # Errors
-/// The time is none.
-pub fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
-    let since = Asn1Time::from_unix(0)?.diff(time)?;
-    Ok(i64::from(since.days) * 86_400 + i64::from(since.secs))
-}
-
-/// The names that a certificate is for. Others than DNS names and IP addresses are left out.
+/// Returns the DNS names and IP addresses that a certificate is for.
 fn names(certificate: &X509Ref) -> Vec<Identifier> {
     let names = certificate.subject_alt_names();
     names.iter().flatten().filter_map(csr::identifier).collect()
 }
 
-/// None where OpenSSL does not know the algorithm.
-fn is_signed_by(certificate: &X509Ref, issuer: &X509Ref) -> Option<bool> {
-    let verified = certificate.verify(&*issuer.public_key().ok()?);
-    // A signature that is merely wrong leaves its error behind, for a later call to stumble over.
-    let left = ErrorStack::get();
-    let errors = verified.as_ref().err().unwrap_or(&left).errors().iter();
-    let mut reasons = errors.filter_map(|error| error.reason());
-    let is_unknown = reasons.any(|why| why.contains("unknown") || why.contains("unsupported"));
-    (!is_unknown).then_some(verified.is_ok_and(|is_good| is_good))
+/// What came of checking a signature.
+#[derive(Clone, Copy, PartialEq)]
+enum Signature {
+    Good,
+    Bad,
+    /// OpenSSL does not know the algorithm, or cannot read the issuer's key.
+    OfUnknownKind,
 }
 
-fn is_same(a: &X509NameRef, b: &X509NameRef) -> bool {
-    a.try_cmp(b).is_ok_and(|order| order.is_eq())
+/// Checks whether `issuer` has signed `certificate`.
+fn check_signature(certificate: &X509Ref, issuer: &X509Ref) -> Signature {
+    let Ok(key) = issuer.public_key() else {
+        return Signature::OfUnknownKind;
+    };
+    let verified = certificate.verify(&key);
+    // Of a signature that is merely wrong, OpenSSL leaves the reasons in its error queue. They are taken
+    // out, or a later call would report them.
+    let reasons = match &verified {
+        Ok(_) => ErrorStack::get(),
+        Err(errors) => errors.clone(),
+    };
+    let is_unknown = reasons
+        .errors()
+        .iter()
+        .filter_map(|error| error.reason())
+        .any(|reason| reason.contains("unknown") || reason.contains("unsupported"));
+    match verified {
+        Ok(true) => Signature::Good,
+        _ if is_unknown => Signature::OfUnknownKind,
+        _ => Signature::Bad,
+    }
 }
 
-fn common_name(name: &X509NameRef) -> String {
-    let mut parts = name.entries_by_nid(Nid::COMMONNAME).chain(name.entries());
-    let text = parts.next().and_then(|part| part.data().to_string().ok());
-    text.map_or("nobody".to_owned(), |text| text.to_string())
+fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
+    one.try_cmp(other).is_ok_and(|order| order.is_eq())
+}
+
+/// Returns the common name, or else the first entry of the name.
+fn short_name(name: &X509NameRef) -> String {
+    let mut entries = name.entries_by_nid(Nid::COMMONNAME).chain(name.entries());
+    match entries.next().map(|entry| entry.data().to_string()) {
+        Some(Ok(text)) => text.to_string(),
+        _ => "nobody".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +281,7 @@ mod tests {
 
     use std::sync::OnceLock;
 
+    use openssl::asn1::Asn1Time;
     use openssl::bn::BigNum;
     use openssl::hash::MessageDigest;
     use openssl::pkey::PKey;
@@ -259,11 +323,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::tests::cases())]
+        #![proptest_config(crate::property_tests::config())]
 
         #[test]
         fn any_bytes_are_no_chain(bytes: Vec<u8>) {
-            prop_assert!(Chain::parse(&bytes).is_err() && Chain::of_file(&bytes).is_none());
+            prop_assert!(Chain::parse(&bytes).is_err() && Chain::from_file(&bytes).is_none());
         }
 
         /// A chain with some bytes changed is refused, or can be looked at all the same.
@@ -274,8 +338,8 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[place.index(whole.len())] = byte;
             if let Ok(chain) = Chain::parse(&damaged) {
-                let _ = (chain.summary(), chain.certificate_id(), chain.validity(), chain.is_staging());
-                let _ = (chain.leads_to("x"), is_signed_by(&chain.0[0], &chain.0[chain.0.len() - 1]));
+                let _ = (chain.summary(), chain.certificate_id(), chain.not_after(), chain.is_staging());
+                let _ = (chain.leads_to("x"), check_signature(chain.leaf(), chain.top()));
                 prop_assert!(Chain::parse(chain.to_pem().unwrap().as_bytes()).is_ok());
             }
         }

@@ -1,4 +1,4 @@
-//! The certificate signing request: which names it asks for, and whether any CA could grant it.
+//! The certificate signing request: the names that it asks for, and whether http-01 can prove them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,18 +10,18 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Public};
 use openssl::x509::{GeneralNameRef, X509, X509Req, X509ReqRef};
 
-use crate::input;
-use crate::resources::Identifier;
+use crate::acme::resources::Identifier;
+use crate::files;
 
-/// The object identifier of subjectAltName as it stands in an extension (RFC 5280 §4.2.1.6).
-const SUBJECT_ALT_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+/// The DER encoding of the object identifier of subjectAltName (RFC 5280 §4.2.1.6).
+const SUBJECT_ALT_NAME_OID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
 
-/// A CSR that verifies, and the names it asks for.
+/// A CSR whose signature is right, and the names that it asks for.
 pub struct Csr {
     request: X509Req,
     /// The key that the certificate will be for.
     pub key: PKey<Public>,
-    /// The names: the common name first where it counts, then the SANs in their order, each once.
+    /// The names, each once: the common name first if it counts, then those of the SAN extension.
     pub identifiers: Vec<Identifier>,
 }
 
@@ -29,18 +29,21 @@ impl Csr {
     /// Reads a CSR in PEM or DER.
     ///
     /// # Errors
-    /// One that names the file, where it is no CSR, does not verify, or asks for names that cannot
-    /// be had by http-01.
+    /// The file holds no CSR, its signature is wrong, or it asks for a name that http-01 cannot prove.
+    /// The error names the file.
     pub fn read(path: &Path) -> Result<Csr> {
-        input::load(path, |content, _| Csr::parse(content))
+        files::load(path, |content, _| Csr::parse(content))
     }
 
     fn parse(content: &[u8]) -> Result<Csr> {
-        let request = X509Req::from_pem(content).or_else(|_| X509Req::from_der(content));
-        let request = request.ok();
-        let request = request.with_context(|| input::unusable("CSR", content))?;
-        let key = request.public_key().ok();
-        let key = key.context("the CSR's key is of an unknown kind")?;
+        let request = X509Req::from_pem(content)
+            .or_else(|_| X509Req::from_der(content))
+            .ok()
+            .with_context(|| files::explain_unusable("CSR", content))?;
+        let key = request
+            .public_key()
+            .ok()
+            .context("the CSR's key is of an unknown kind")?;
         if !request.verify(&key).unwrap_or(false) {
             bail!("the CSR's signature does not verify, so the file is damaged");
         }
@@ -52,103 +55,148 @@ impl Csr {
         })
     }
 
-    /// The request as the CA gets it (RFC 8555 §7.4).
+    /// Returns the request in the form in which the CA gets it (RFC 8555 §7.4).
     ///
     /// # Errors
-    /// OpenSSL's own.
+    /// OpenSSL cannot encode it.
     pub fn to_der(&self) -> Result<Vec<u8>, ErrorStack> {
         self.request.to_der()
     }
 }
 
 fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
-    let (alternatives, mut names) = (subject_alternatives(request)?, Vec::new());
+    let alternatives = subject_alternative_names(request)?;
+    let mut names = Vec::new();
     for entry in request.subject_name().entries_by_nid(Nid::COMMONNAME) {
         let text = entry.data().to_string()?;
-        let address = text.parse().map(Identifier::Ip);
-        let name = address.or_else(|_| dns_name(&text));
-        let is_dotted = text.contains('.') && matches!(name, Ok(Identifier::Dns(_)));
-        match name {
-            Ok(name) if alternatives.contains(&name) => names.push(name),
-            Ok(name) if alternatives.is_empty() || is_dotted => {
-                let told = "is the CSR's common name and no subject alternative name";
-                warn!("{name} {told}; some CAs (Let's Encrypt) refuse that");
-                names.push(name);
-            }
-            Err(reason) if alternatives.is_empty() || text.starts_with("*.") => return Err(reason),
-            _ => info!("Ignoring the common name `{text}`, which is no host name"),
-        }
+        names.extend(common_name(&text, &alternatives)?);
     }
     names.extend(alternatives);
-    let mut once = Vec::new();
+
+    let mut unique = Vec::new();
     for name in names {
-        if !once.contains(&name) {
-            once.push(name);
+        if !unique.contains(&name) {
+            unique.push(name);
         }
     }
-    if once.is_empty() {
+    if unique.is_empty() {
         bail!("the CSR asks for no names, neither by common name nor by SAN");
     }
-    Ok(once)
+    Ok(unique)
 }
 
-/// The names of the SAN extension, in order.
-fn subject_alternatives(request: &X509ReqRef) -> Result<Vec<Identifier>> {
+/// Returns the identifier that a common name stands for, or `None` if it is only a label such as "My
+/// Shop". It counts if it is one of the alternative names, if it is a DNS name with a dot, or if there
+/// are no alternative names.
+///
+/// # Errors
+/// It is a wildcard; or it is the only name, and no certificate can be had for it.
+fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
+    let parsed = match text.parse() {
+        Ok(address) => Ok(Identifier::Ip(address)),
+        Err(_) => dns_name(text),
+    };
+    let name = match parsed {
+        Ok(name) => name,
+        Err(error) if alternatives.is_empty() || is_wildcard(text) => return Err(error),
+        Err(_) => {
+            info!("Ignoring the common name `{text}`, which is no host name");
+            return Ok(None);
+        }
+    };
+    if alternatives.contains(&name) {
+        return Ok(Some(name));
+    }
+    let is_dns_name_with_dot = matches!(&name, Identifier::Dns(name) if name.contains('.'));
+    if alternatives.is_empty() || is_dns_name_with_dot {
+        warn!(
+            "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
+        );
+        return Ok(Some(name));
+    }
+    info!("Ignoring the common name `{text}`, which is no host name");
+    Ok(None)
+}
+
+/// Returns the names of the CSR's SAN extension, in order.
+fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     let extensions = match request.extensions() {
         Ok(extensions) => extensions,
-        // OpenSSL says so where there are none.
-        Err(error) if error.errors().is_empty() => return Ok(Vec::new()),
+        // A CSR without any extension makes OpenSSL fail without an error.
+        Err(errors) if errors.errors().is_empty() => return Ok(Vec::new()),
         Err(_) => bail!("the CSR's extensions are damaged"),
     };
-    // OpenSSL's bindings read SANs from certificates only, so they are put into one for a moment.
-    let (mut carrier, mut count) = (X509::builder()?, 0);
+    // OpenSSL's bindings read SANs from a certificate only, so the extension is put into an empty one.
+    let mut certificate = X509::builder()?;
+    let mut count = 0;
     for extension in &extensions {
-        // The identifier comes first, after a tag and a length of up to five bytes.
-        let der = extension.to_der()?;
-        let mut starts = der.windows(SUBJECT_ALT_NAME.len()).take(7);
-        if starts.any(|bytes| bytes == SUBJECT_ALT_NAME) {
-            carrier.append_extension2(extension)?;
+        if is_subject_alt_name(&extension.to_der()?) {
+            certificate.append_extension2(extension)?;
             count += 1;
         }
     }
-    let names = carrier.build().subject_alt_names();
+    let names = certificate.build().subject_alt_names();
     if count > 0 && names.is_none() {
         bail!("the CSR's subjectAltName extension is damaged, or there are {count} of it");
     }
     let mut identifiers = Vec::new();
     for name in names.iter().flatten() {
         match identifier(name).context("the CSR asks for a name that is neither DNS name nor IP")? {
-            Identifier::Dns(name) => identifiers.push(dns_name(&name)?),
+            Identifier::Dns(text) => identifiers.push(dns_name(&text)?),
             address => identifiers.push(address),
         }
     }
     Ok(identifiers)
 }
 
-/// A SAN of a certificate or CSR as an identifier, if it is a DNS name or an IP address.
+/// Whether the DER of an extension is that of a SAN extension: its object identifier comes first, after
+/// a tag and a length of one to five bytes.
+fn is_subject_alt_name(der: &[u8]) -> bool {
+    (2..=6).any(|start| {
+        let rest = der.get(start..).unwrap_or_default();
+        rest.starts_with(SUBJECT_ALT_NAME_OID)
+    })
+}
+
+/// Returns a name of a certificate or CSR as an identifier, if it is a DNS name or an IP address. The
+/// DNS name may be one that no CA would accept.
 pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
     if let Some(dns) = name.dnsname() {
         return Some(Identifier::Dns(dns.to_ascii_lowercase()));
     }
     let bytes = name.ipaddress()?;
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
-    Some(Identifier::Ip(v4.or(v6).ok()?))
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
+        _ => return None,
+    };
+    Some(Identifier::Ip(address))
 }
 
-/// A DNS name in lower case, if a certificate can be had for it by http-01.
+/// Checks a DNS name and returns it in lower case. (Underscores are left for the CA to judge.)
+///
+/// # Errors
+/// It is a wildcard, or not a DNS name.
 fn dns_name(name: &str) -> Result<Identifier> {
-    if name.starts_with("*.") {
+    if is_wildcard(name) {
         bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
     }
-    let is_ldh = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_ldh);
-    let last = name.split('.').next_back().unwrap_or_default();
-    let is_numeric = last.parse::<u64>().is_ok();
-    if name.len() > 253 || !name.split('.').all(is_label) || is_numeric {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_label = |label: &str| {
+        let length = label.len();
+        (1..=63).contains(&length) && label.bytes().all(is_allowed)
+    };
+    // A name that ends in a number would be taken for an IPv4 address.
+    let last_label = name.rsplit('.').next().unwrap_or_default();
+    let ends_in_number = last_label.parse::<u64>().is_ok();
+    if name.len() > 253 || !name.split('.').all(is_label) || ends_in_number {
         bail!("the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)");
     }
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
+}
+
+fn is_wildcard(name: &str) -> bool {
+    name.starts_with("*.")
 }
 
 #[cfg(test)]
@@ -242,7 +290,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::tests::cases())]
+        #![proptest_config(crate::property_tests::config())]
 
         #[test]
         fn any_bytes_are_a_csr_or_refused(bytes: Vec<u8>) {

@@ -1,114 +1,125 @@
-//! The conversation with the CA, from a CSR to a certificate. Read this first.
+//! The conversation with the CA, from a CSR to a certificate. Read this first. Sections in the comments
+//! are RFC 8555's.
 
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail};
 use log::{info, warn};
 use serde_json::{Value, json};
 
-use crate::account_key::{AccountKey, base64url};
-use crate::authorize::{await_verdicts, publish, read_authorizations, self_check, tell_the_ca};
+use crate::acme::Purpose;
+use crate::acme::account_key::{AccountKey, base64url};
+use crate::acme::client::{Client, Submission};
+use crate::acme::polling::{Polling, poll_after};
+use crate::acme::problem::is_refusal;
+use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
+use crate::acme::response::Response;
+use crate::authorize::{
+    check_challenge_files, read_authorizations, submit_challenges, wait_until_ready,
+    write_challenge_files,
+};
 use crate::chain::Chain;
-use crate::challenge::AcmeDir;
-use crate::client::{Client, Reply};
+use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
-use crate::failure::Failure;
-use crate::input;
+use crate::deadline::Deadline;
+use crate::error::Failure;
+use crate::files;
 use crate::options::Options;
 use crate::output::Output;
 use crate::renewal::{self, Renewal};
-use crate::resources::{AcmeUrl, Directory, Order, Status, list};
+use crate::text::comma_separated;
 
-/// How long an alternate chain is tried for, while the issued certificate waits.
+/// How long the download of an issued certificate may take, even if the deadline is over.
+const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
+/// How long the download of an alternate chain may take, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Gets a certificate for the CSR and writes its chain to where the options say. Sections in the
-/// comments are RFC 8555's.
+/// How a run that did not fail has ended.
+pub enum Outcome {
+    /// With a certificate, or with a dry run that passed.
+    Done,
+    /// With nothing done, for this reason.
+    NotDue(String),
+}
+
+/// Gets a certificate for the CSR and writes its chain to the place that the options name.
 ///
 /// # Errors
-/// The certificate was not issued, or could not be delivered; the error says why.
+/// The certificate was not issued, or it could not be written. The error says why.
 pub fn get_crt(options: &Options) -> Result<Outcome> {
     info!("Parsing account key...");
     let account_key = AccountKey::read(&options.account_key)?;
 
     info!("Parsing CSR...");
     let csr = Csr::read(&options.csr)?;
-    ensure!(!account_key.has_public_half(&csr.key), key_shared());
-    info!("Found domains: {}", list(&csr.identifiers));
+    check_keys_differ(&account_key, &csr)?;
+    info!("Found domains: {}", comma_separated(&csr.identifiers));
 
-    // What would fail at the end is found out now, before anything is asked of the CA.
+    // What would fail at the end is found out before the CA is asked for anything.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
     let output = Output::open(options)?;
 
-    let timeout = Duration::from_secs(options.timeout);
-    let mut client = Client::new(&account_key, options.ca_bundle.as_deref(), timeout)?;
+    let deadline = Deadline::after(Duration::from_secs(options.timeout));
+    let client = Client::new(&account_key, options.ca_bundle.as_deref(), deadline)?;
+
     let mut replaces = None;
     if options.renew && options.dry_run {
         info!("This dry run does not ask whether the certificate is due.");
     } else if options.renew {
-        match renewal::look(&mut client, options, &csr, output.current())? {
-            Renewal::NotDue(told) => return Ok(Outcome::NotDue(told)),
-            Renewal::Due(why, id) => {
-                info!("Renewing: {why}");
-                replaces = id;
+        match renewal::decide(&client, options, &csr, output.old_chain())? {
+            Renewal::NotDue(message) => return Ok(Outcome::NotDue(message)),
+            Renewal::Due { reason, old_id } => {
+                info!("Renewing: {reason}");
+                replaces = old_id;
             }
         }
     }
 
     info!("Getting directory...");
-    let directory = client.directory(&options.directory());
-    let directory = directory.context("cannot use the directory")?;
+    let directory = client
+        .directory(&options.directory())
+        .context("cannot use the directory")?;
     info!("Directory found!");
     if let Some(profile) = &options.profile {
         directory.check_profile(profile)?;
     }
-    client.prepare(csr.identifiers.len());
 
-    info!("Registering account...");
-    let account = register(&mut client, &account_key, &directory, options);
-    let (account_url, mut reply) = account.context("cannot register the account")?;
-    let is_new = reply.status == 201;
-    match is_new {
-        true => info!("Registered! Account ID: {account_url}"),
-        false => info!("Already registered! Account ID: {account_url}"),
-    }
-    if let Some(terms) = directory.terms_of_service().filter(|_| is_new) {
-        info!("This agrees to the CA's terms of service: {terms}");
-    }
+    let (order_url, new_order) = thread::scope(|scope| {
+        // Account and order need one connection, the names several. Those are opened meanwhile.
+        client.open_connections(scope, csr.identifiers.len());
+        register_account(&client, directory, options)?;
+        place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
+    })?;
 
-    if let Some(contact) = &options.contact {
-        // §7.3: a new account has its contacts from the registration.
-        if !is_new {
-            let update = client.post(&account_url, &json!({"contact": contact}));
-            reply = update.context("cannot update the contact details")?;
-        }
-        tell_contact(contact, &reply);
-    }
+    complete_order(
+        &client, &order_url, new_order, options, &csr, &acme_dir, output,
+    )
+    .with_context(|| format!("order {order_url}"))
+}
 
-    info!("Creating new order...");
-    let replaces = replaces.filter(|id| directory.renewal_info_url(id).is_some());
-    let reply = order(
-        &client,
-        &directory,
-        &csr,
-        options.profile.as_deref(),
-        replaces,
-    );
-    let reply = reply.context("cannot create the order")?;
-    let order_url = reply.location().context("cannot create the order")?;
-    let in_order = || format!("order {order_url}");
-    let order: Order = reply.json().with_context(in_order)?;
+/// Takes the order from its creation to the certificate: proves the names, sends the CSR, and writes the
+/// chain.
+fn complete_order(
+    client: &Client,
+    order_url: &AcmeUrl,
+    new_order: Response,
+    options: &Options,
+    csr: &Csr,
+    acme_dir: &AcmeDir,
+    output: Output,
+) -> Result<Outcome> {
+    let order: Order = new_order.json()?;
     info!("Order created!");
 
-    // Each step is made for all names before the next begins.
-    let claims = read_authorizations(&client, &csr, &order).with_context(in_order)?;
-    let published = publish(&acme_dir, &account_key, &claims).with_context(in_order)?;
+    let pending = read_authorizations(client, csr, &order)?;
+    let challenge_files = write_challenge_files(client, acme_dir, &pending)?;
     if !options.disable_check {
-        self_check(&client, &published, options.check_port).with_context(in_order)?;
+        check_challenge_files(client, &challenge_files, options.check_port)?;
     }
-    tell_the_ca(&client, &claims).with_context(in_order)?;
-    let reply = await_verdicts(&client, &order_url, reply, &claims).with_context(in_order)?;
-    drop(published);
+    submit_challenges(client, &pending)?;
+    let ready_order = wait_until_ready(client, order_url, new_order, &pending)?;
+    drop(challenge_files);
 
     if options.dry_run {
         info!("Dry run passed, no certificate was requested.");
@@ -116,170 +127,243 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     info!("Signing certificate...");
-    // Some CAs tell this URL in the first reply only.
-    let url = order.finalize_url().with_context(in_order)?;
-    let chain_url = finalize(&client, &order_url, &url, reply, &csr).with_context(in_order)?;
-    let preferred = options.preferred_chain.as_deref();
-    let chain = download(&mut client, &chain_url, &csr, preferred).with_context(in_order)?;
-    output.write(&chain.to_pem()?).with_context(in_order)?;
+    // Some CAs tell the finalize URL in no response but the first.
+    let finalize_url = order.finalize_url()?;
+    let chain_url = finalize(client, order_url, &finalize_url, ready_order, csr)?;
+    let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
+    output.write(&chain.to_pem()?)?;
     info!("{}", chain.summary());
     info!("Certificate signed!");
     Ok(Outcome::Done)
 }
 
-/// How a run that did not fail has ended.
-pub enum Outcome {
-    /// With a certificate, or a dry run that passed.
-    Done,
-    /// With nothing done: why.
-    NotDue(String),
+fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {
+    if account_key.has_public_half(&csr.key) {
+        let message = "CSR contains a public key for a known account, namely the account key's own";
+        let hint = "the certificate needs a key of its own: make one, and the CSR with it";
+        bail!(Failure::new(message).with_hint(hint));
+    }
+    Ok(())
 }
 
-/// Makes the account known or finds it (§7.3), bound to one elsewhere where that is asked for.
-fn register(
-    client: &mut Client,
-    key: &AccountKey,
+/// Makes the account known to the CA, or finds it, and updates its contacts (§7.3).
+fn register_account(client: &Client, directory: &Directory, options: &Options) -> Result<()> {
+    info!("Registering account...");
+    let (account_url, account) = find_or_create_account(client, directory, options)
+        .context("cannot register the account")?;
+    let is_new = account.status == 201;
+    if is_new {
+        info!("Registered! Account ID: {account_url}");
+        if let Some(terms) = directory.terms_of_service() {
+            info!("This agrees to the CA's terms of service: {terms}");
+        }
+    } else {
+        info!("Already registered! Account ID: {account_url}");
+    }
+
+    if let Some(contacts) = &options.contact {
+        if is_new {
+            // They were part of the registration.
+            report_contacts(contacts, &account);
+        } else {
+            let payload = json!({"contact": contacts});
+            let updated = client
+                .post(Purpose::Account, &account_url, &payload)
+                .context("cannot update the contact details")?;
+            report_contacts(contacts, &updated);
+        }
+    }
+    Ok(())
+}
+
+/// Sends newAccount, with a binding to an external account if the options name one (§7.3.4).
+fn find_or_create_account(
+    client: &Client,
     directory: &Directory,
     options: &Options,
-) -> Result<(AcmeUrl, Reply)> {
-    let url = &directory.new_account;
+) -> Result<(AcmeUrl, Response)> {
+    let new_account = &directory.new_account;
     let mut payload = json!({"termsOfServiceAgreed": true});
-    if let Some(contact) = &options.contact {
-        payload["contact"] = json!(contact);
+    if let Some(contacts) = &options.contact {
+        payload["contact"] = json!(contacts);
     }
-    if let (Some(kid), Some(path)) = (&options.eab_kid, &options.eab_hmac_key) {
-        // A binding is made once, and its key thrown away; an account that exists needs none.
-        match client.register(url, &json!({"onlyReturnExisting": true})) {
-            Err(error) if Failure::is(&error, "accountDoesNotExist") => {}
-            // Some CAs want the binding even in this question.
-            Err(error) if Failure::is(&error, "externalAccountRequired") => {}
-            found => return found,
+    if let (Some(kid), Some(hmac_key_file)) = (&options.eab_kid, &options.eab_hmac_key) {
+        // The binding is needed once, and its key may be gone by the next run. So the account is looked
+        // for without it first. Some CAs want it even for that.
+        match client.register(new_account, &json!({"onlyReturnExisting": true})) {
+            Ok(existing) => return Ok(existing),
+            Err(error) if is_refusal(&error, "accountDoesNotExist") => {}
+            Err(error) if is_refusal(&error, "externalAccountRequired") => {}
+            Err(error) => return Err(error),
         }
-        let binding = input::load(path, |hmac_key, _| key.bind(kid, hmac_key, url))?;
-        payload["externalAccountBinding"] = binding;
+        payload["externalAccountBinding"] = files::load(hmac_key_file, |hmac_key, _| {
+            client
+                .key()
+                .bind_external_account(kid, hmac_key, new_account)
+        })?;
     }
-    let mut account = client.register(url, &payload);
-    if let Err(error) = &mut account
-        && Failure::is(error, "externalAccountRequired")
+    client
+        .register(new_account, &payload)
+        .map_err(|error| add_external_account_hint(error, directory))
+}
+
+fn add_external_account_hint(mut error: Error, directory: &Directory) -> Error {
+    if is_refusal(&error, "externalAccountRequired")
         && let Some(failure) = error.downcast_mut::<Failure>()
     {
         let page = directory.website().unwrap_or("the CA's website");
-        let hint = format!("see {page} for an identifier and key for --eab-kid and --eab-hmac-key");
-        failure.hint = Some(hint);
+        failure.hint = Some(format!(
+            "see {page} for an identifier and key for --eab-kid and --eab-hmac-key"
+        ));
     }
-    account
+    error
 }
 
-/// Creates the order (§7.4). A CA that does not want to hear what it replaces hears nothing of it
-/// (RFC 9773 §5).
-fn order(
+/// Tells the user which contacts the CA has now. Let's Encrypt does not return them.
+fn report_contacts(requested: &[String], response: &Response) {
+    let account: Value = response.json().unwrap_or_default();
+    let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
+    info!("Updated contact details:");
+    for contact in confirmed.as_deref().unwrap_or(requested) {
+        info!("{contact}");
+    }
+    if confirmed.is_none() && !requested.is_empty() {
+        info!("(the CA did not confirm it)");
+    }
+}
+
+/// Creates the order (§7.4). Returns its URL, and the response that describes it.
+fn place_order(
     client: &Client,
     directory: &Directory,
+    options: &Options,
     csr: &Csr,
-    profile: Option<&str>,
     replaces: Option<String>,
-) -> Result<Reply> {
+) -> Result<(AcmeUrl, Response)> {
+    info!("Creating new order...");
     let mut payload = json!({"identifiers": csr.identifiers});
-    if let Some(profile) = profile {
+    if let Some(profile) = &options.profile {
         payload["profile"] = json!(profile);
     }
-    if let Some(id) = replaces {
-        let mut renewing = payload.clone();
-        renewing["replaces"] = json!(id);
-        let reply = client.post(&directory.new_order, &renewing);
-        let kinds = [
-            "alreadyReplaced",
-            "conflict",
-            "malformed",
-            "notFound",
-            "unauthorized",
-        ];
-        let Err(error) = reply else { return reply };
-        if !kinds.iter().any(|kind| Failure::is(&error, kind)) {
-            return Err(error);
+    let response = match replaces {
+        // A CA without renewal information does not know the member.
+        Some(old_id) if directory.renewal_info_url(&old_id).is_some() => {
+            send_renewal_order(client, directory, &payload, &old_id)?
         }
-        info!("The CA does not take this order for a renewal: {error:#}");
-    }
-    client.post(&directory.new_order, &payload)
+        _ => client.post(Purpose::NewOrder, &directory.new_order, &payload)?,
+    };
+    let url = response.location()?;
+    Ok((url, response))
 }
 
-/// Fetches the chain, or another one of the CA's that leads to `preferred` (§7.4.2), and checks it.
-fn download(
-    client: &mut Client,
+/// Sends an order that names the certificate that it replaces (RFC 9773 §5), and, if the CA refuses that,
+/// one that does not.
+fn send_renewal_order(
+    client: &Client,
+    directory: &Directory,
+    payload: &Value,
+    old_id: &str,
+) -> Result<Response> {
+    let mut renewal_payload = payload.clone();
+    renewal_payload["replaces"] = json!(old_id);
+    let refusals = [
+        "alreadyReplaced",
+        "conflict",
+        "malformed",
+        "notFound",
+        "unauthorized",
+    ];
+    match client.post(Purpose::NewOrder, &directory.new_order, &renewal_payload) {
+        Err(error) if refusals.iter().any(|name| is_refusal(&error, name)) => {
+            info!("The CA does not take this order for a renewal: {error:#}");
+            client.post(Purpose::NewOrder, &directory.new_order, payload)
+        }
+        result => result,
+    }
+}
+
+/// Sends the CSR (§7.4) and waits until the certificate is issued. Returns where its chain is.
+fn finalize(
+    client: &Client,
+    order_url: &AcmeUrl,
+    finalize_url: &AcmeUrl,
+    ready_order: Response,
+    csr: &Csr,
+) -> Result<AcmeUrl> {
+    let payload = json!({"csr": base64url(csr.to_der()?)});
+    let mut is_submitted = false;
+    let mut response = ready_order;
+    let mut polling = Polling::new(client.deadline());
+    loop {
+        let order: Order = response.json()?;
+        match order.status {
+            Status::Valid => return order.certificate_url(),
+            Status::Ready if !is_submitted => {
+                let sent = client.post_once(Purpose::Finalize, finalize_url, &payload)?;
+                match sent {
+                    Submission::Accepted(updated) => {
+                        is_submitted = true;
+                        response = updated;
+                        continue;
+                    }
+                    // If the order is still ready at the next poll, the CA has not got the CSR.
+                    Submission::Unclear => {}
+                }
+            }
+            // An order may lag behind its authorizations, and be ready again after finalize.
+            Status::Pending | Status::Ready | Status::Processing => {}
+            Status::Invalid | Status::Other(_) => return Err(order.failure().into()),
+        }
+        polling.pause(poll_after(&response), || {
+            "the CA to issue the certificate".to_owned()
+        })?;
+        response = client.post_as_get(Purpose::Order, order_url)?;
+    }
+}
+
+/// Downloads the chain (§7.4.2), or the one that leads to `preferred` if the CA offers it, and checks it.
+fn download_chain(
+    client: &Client,
     url: &AcmeUrl,
     csr: &Csr,
     preferred: Option<&str>,
 ) -> Result<Chain> {
-    let reply = client.download(url)?;
-    let chain = Chain::parse(&reply.body)?;
-    let wanted = preferred.filter(|name| !chain.leads_to(name));
-    if let Some(name) = wanted {
-        for url in reply.alternates() {
-            let read = client.hurried(ALTERNATE_TIMEOUT, |client| client.read(&url));
-            let other = read.and_then(|reply| Chain::parse(&reply.body));
-            match other {
-                Ok(other) if !other.leads_to(name) => {}
-                Ok(other) => match other.check(csr) {
-                    Ok(()) => return Ok(other),
-                    Err(error) => warn!("the chain to `{name}` cannot be used: {error:#}"),
-                },
-                Err(error) => warn!("an alternate chain cannot be used: {error:#}"),
-            }
+    let patient = client.with_deadline(client.deadline().at_least(DOWNLOAD_GRACE));
+    let response = patient.post_as_get(Purpose::Certificate, url)?;
+    let default_chain = Chain::parse(&response.body)?;
+    if let Some(name) = preferred
+        && !default_chain.leads_to(name)
+    {
+        if let Some(chain) = find_alternate_chain(&patient, &response, csr, name) {
+            return Ok(chain);
         }
-        let root = chain.root();
-        warn!("no chain of the CA's leads to `{name}`; this one leads to `{root}`");
+        let top_issuer = default_chain.top_issuer();
+        warn!("no chain of the CA's leads to `{name}`; this one leads to `{top_issuer}`");
     }
-    chain.check(csr)?;
-    Ok(chain)
+    default_chain.check(csr)?;
+    Ok(default_chain)
 }
 
-/// Sends the CSR to the order (§7.4), whose `latest` state is known, once, and waits until the
-/// certificate is there.
-fn finalize(
+/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR.
+fn find_alternate_chain(
     client: &Client,
-    order_url: &AcmeUrl,
-    url: &AcmeUrl,
-    latest: Reply,
+    default_response: &Response,
     csr: &Csr,
-) -> Result<AcmeUrl> {
-    let payload = json!({"csr": base64url(csr.to_der()?)});
-    let what = || "the CA to issue the certificate".to_owned();
-    let mut is_sent = false;
-    client.poll(order_url, Some(latest), what, |reply| {
-        let mut order: Order = reply.json()?;
-        if order.status == Status::Ready && !is_sent {
-            // Where this reply is lost the next look at the order tells whether the CA has the CSR.
-            let Some(told) = client.post_once(url, &payload)? else {
-                return Ok(None);
-            };
-            (*reply, is_sent) = (told, true);
-            order = reply.json()?;
+    preferred: &str,
+) -> Option<Chain> {
+    for url in default_response.alternate_urls() {
+        let hurried = client.with_deadline(client.deadline().at_most(ALTERNATE_TIMEOUT));
+        let downloaded = hurried
+            .post_as_get(Purpose::Certificate, &url)
+            .and_then(|response| Chain::parse(&response.body));
+        match downloaded {
+            Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {
+                Ok(()) => return Some(chain),
+                Err(error) => warn!("the chain to `{preferred}` cannot be used: {error:#}"),
+            },
+            Ok(_) => {}
+            Err(error) => warn!("an alternate chain cannot be used: {error:#}"),
         }
-        match order.status {
-            Status::Valid => Ok(Some(order.certificate_url()?)),
-            // An order may lag behind its authorizations, and a CA behind itself.
-            Status::Pending | Status::Ready | Status::Processing => Ok(None),
-            _ => bail!(order.failed()),
-        }
-    })
-}
-
-fn key_shared() -> Failure {
-    let line = "CSR contains a public key for a known account, namely the account key's own";
-    let hint = "the certificate needs a key of its own: make one, and the CSR with it";
-    Failure::new(line).hint(Some(hint))
-}
-
-/// §7.3: what the CA now knows; Let's Encrypt keeps it to itself.
-fn tell_contact(asked: &[String], reply: &Reply) {
-    let account: Value = reply.json().unwrap_or_default();
-    let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
-    let is_confirmed = confirmed.is_some() || asked.is_empty();
-    info!("Updated contact details:");
-    for contact in confirmed.as_deref().unwrap_or(asked) {
-        info!("{contact}");
     }
-    if !is_confirmed {
-        info!("(the CA did not confirm it)");
-    }
+    None
 }

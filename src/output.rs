@@ -1,4 +1,4 @@
-//! Where the chain goes: stdout, or a file that is replaced as a whole or not at all.
+//! Where the chain goes: to stdout, or into a file that is replaced as a whole or not at all.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -10,186 +10,245 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use log::warn;
 
 use crate::chain::Chain;
-use crate::failure::Failure;
-use crate::input;
+use crate::error::Failure;
+use crate::files;
 use crate::options::Options;
 use crate::temporary::TemporaryFile;
 
-/// Longest chain of symlinks that is followed, as in Linux.
+/// The longest chain of symlinks that is followed. It is Linux's own limit.
 const MAX_LINKS: usize = 40;
-/// What is written and synced before a certificate is ordered, so that a full disk shows itself
-/// while nothing is lost by it; more than any chain needs.
-const RESERVE: usize = 64 << 10;
-/// Mode of an output file that did not exist before.
-const NEW_MODE: u32 = 0o644;
+/// The space that is taken before a certificate is ordered, in bytes, so that a full disk shows itself
+/// while nothing is lost by it. No chain is longer.
+const RESERVED_BYTES: usize = 64 << 10;
+/// The mode of an output file that did not exist before.
+const NEW_FILE_MODE: u32 = 0o644;
 
-/// A place for the chain that was writable when it was looked at: a file, or else stdout.
-pub struct Output(Option<Replacement>);
+/// A place for the chain that was found fit to take it.
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(Box<Replacement>),
+}
 
-/// The temporary file beside the one that it will replace.
-struct Replacement {
+/// A file that will be replaced, and the temporary file beside it that will take its place.
+pub struct Replacement {
     target: PathBuf,
-    old: Option<Metadata>,
-    current: Option<Chain>,
+    /// What was known of the target when it was opened, if it existed.
+    old_metadata: Option<Metadata>,
+    old_chain: Option<Chain>,
     temporary: TemporaryFile,
+    temporary_file: File,
 }
 
 impl Output {
-    /// Prepares the place: for a file, the temporary one is made and its space taken.
+    /// Prepares the place. For a file, the temporary file is created and its space is taken.
     ///
     /// # Errors
-    /// Stdout is closed, what is there is no regular file, its directory or disk cannot take a new
-    /// one, or it holds a certificate that is worth more than the new one would be.
+    /// Stdout is closed. The file is not regular, it holds something that must not be lost, or its
+    /// directory or disk does not take another.
     pub fn open(options: &Options) -> Result<Output> {
-        let Some(path) = &options.output else {
-            let is_lost = is_stdout_closed() && !options.dry_run;
-            ensure!(!is_lost, "stdout is closed; name a file with -o");
-            return Ok(Output(None));
-        };
-        let replaces = options.is_staging() && !options.dry_run;
-        let replacement = Replacement::prepare(path, replaces).with_context(|| shown(path))?;
-        Ok(Output(Some(replacement)))
+        match &options.output {
+            Some(path) => {
+                let replacement =
+                    Replacement::prepare(path, options).with_context(|| shown(path))?;
+                Ok(Output::File(Box::new(replacement)))
+            }
+            None => {
+                let is_needed = !options.dry_run;
+                if is_needed && is_stdout_closed() {
+                    bail!("stdout is closed; name a file with -o");
+                }
+                Ok(Output::Stdout)
+            }
+        }
     }
 
-    /// The certificate in the file that will be replaced, as it is now.
-    pub fn current(&self) -> Option<&Chain> {
-        self.0.as_ref()?.current.as_ref()
+    /// Returns the certificate in the file that will be replaced.
+    pub fn old_chain(&self) -> Option<&Chain> {
+        match self {
+            Output::Stdout => None,
+            Output::File(replacement) => replacement.old_chain.as_ref(),
+        }
     }
 
-    /// Delivers the chain.
+    /// Writes the chain.
     ///
     /// # Errors
-    /// It could not be delivered; the failure then carries it, for it is too precious to be lost.
+    /// It could not be written. The error carries the chain, so that it is not lost.
     pub fn write(self, pem: &str) -> Result<()> {
-        let result = match self.0 {
-            None => to_stdout(pem).context("stdout"),
-            Some(replacement) => replacement.commit(pem),
+        let written = match self {
+            Output::Stdout => write_to_stdout(pem).context("stdout"),
+            Output::File(replacement) => replacement.commit(pem),
         };
-        result.map_err(|error| {
-            let line = format!("the certificate was issued, but cannot be written: {error:#}");
-            let mut failure =
-                Failure::new(line).hint(Some("the certificate follows: save it where it belongs"));
-            failure.rescued = Some(pem.to_owned());
+        written.map_err(|error| {
+            let message = format!("the certificate was issued, but cannot be written: {error:#}");
+            let mut failure = Failure::new(message)
+                .with_hint("the certificate follows: save it where it belongs");
+            failure.undelivered_chain = Some(pem.to_owned());
             Error::new(failure)
         })
     }
 }
 
-fn to_stdout(pem: &str) -> io::Result<()> {
-    // Not by std's own handle, for which a descriptor that cannot be written is written well.
+fn write_to_stdout(pem: &str) -> io::Result<()> {
+    // std's own handle reports success when stdout is open for reading only, so it is not used.
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
     File::from(stdout).write_all(pem.as_bytes())
 }
 
-/// Where stdout is closed std has opened /dev/null in its place, for reading too.
+/// Whether this process was started with stdout closed. If so, Rust's runtime has opened /dev/null in
+/// its place, for reading and writing. A user who redirects to /dev/null opens it for writing only.
 fn is_stdout_closed() -> bool {
+    let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     let info = fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
-    is_null && flags.is_some_and(|flags| flags.ends_with('2'))
+    // The access mode is the last octal digit; 2 is O_RDWR.
+    let is_read_write = flags.is_some_and(|flags| flags.ends_with('2'));
+    is_null && is_read_write
 }
 
 impl Replacement {
-    fn prepare(path: &Path, by_staging: bool) -> Result<Replacement> {
-        let is_directory = path.to_string_lossy().ends_with('/');
-        ensure!(!is_directory, "this names a directory, not a file");
+    fn prepare(path: &Path, options: &Options) -> Result<Replacement> {
+        let names_directory = path.to_string_lossy().ends_with('/');
+        ensure!(!names_directory, "this names a directory, not a file");
         let target = follow_links(path)?;
-        let old = match fs::metadata(&target) {
+        let old_metadata = match fs::metadata(&target) {
+            Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            metadata => Some(metadata?),
+            Err(error) => return Err(error.into()),
         };
-        if old.as_ref().is_some_and(|old| !old.is_file()) {
-            bail!("this is no regular file; for stdout leave -o out");
-        }
-        let mut current = None;
-        if old.is_some() {
-            let content = fs::read(&target)?;
-            let text = String::from_utf8_lossy(&content);
-            if let Some(label) = input::pem_labels(&text).find(|label| *label != "CERTIFICATE") {
-                bail!("there is a {label} in this file, which would be lost; name another file");
-            }
-            current = Chain::of_file(&content);
-            let is_precious = current
-                .as_ref()
-                .is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
-            if by_staging && is_precious {
-                bail!(
-                    "staging would replace a valid certificate by one nobody trusts; name another file"
+        let old_chain = match &old_metadata {
+            Some(metadata) => {
+                let is_regular = metadata.is_file();
+                ensure!(
+                    is_regular,
+                    "this is no regular file; for stdout leave -o out"
                 );
+                read_old_chain(&target)?
             }
+            None => None,
+        };
+        if let Some(chain) = &old_chain
+            && options.is_staging()
+            && !options.dry_run
+            && !chain.is_staging()
+            && !chain.is_expired()
+        {
+            bail!(
+                "staging would replace a valid certificate by one nobody trusts; name another file"
+            );
         }
-        let temporary = TemporaryFile::create_in(directory_of(&target));
-        let temporary = temporary.context("no file can be made in its directory")?;
-        fill(temporary.file(), &[0; RESERVE]).context("no room for a certificate")?;
+        let (temporary, temporary_file) = TemporaryFile::create_private_in(directory_of(&target))
+            .context("no file can be made in its directory")?;
+        write_and_sync(&temporary_file, &[0; RESERVED_BYTES])
+            .context("no room for a certificate")?;
         Ok(Replacement {
             target,
-            old,
-            current,
+            old_metadata,
+            old_chain,
             temporary,
+            temporary_file,
         })
     }
 
+    /// Writes the chain into the temporary file and renames that.
     fn commit(self, pem: &str) -> Result<()> {
-        let (place, path) = (shown(&self.target), self.temporary.path().to_owned());
+        let place = shown(&self.target);
         self.keep_owner_and_mode();
-        fill(self.temporary.file(), pem.as_bytes()).with_context(|| place.clone())?;
+        write_and_sync(&self.temporary_file, pem.as_bytes()).with_context(|| place.clone())?;
 
-        let renamed = self.temporary.rename(&self.target);
-        let renamed = renamed.with_context(|| place.clone());
-        renamed.with_context(|| format!("it is in {}", path.display()))?;
-        let directory = File::open(directory_of(&self.target));
-        if let Err(error) = directory.and_then(|directory| directory.sync_all()) {
+        let temporary_path = self.temporary.path().to_owned();
+        self.temporary
+            .rename(&self.target)
+            .with_context(|| place.clone())
+            .with_context(|| format!("it is in {}", temporary_path.display()))?;
+        if let Err(error) = sync_directory(directory_of(&self.target)) {
             warn!("{place} is written, but may not survive a power failure: {error}");
         }
         Ok(())
     }
 
+    /// Gives the temporary file the owner, group and mode of the file that it will replace.
     fn keep_owner_and_mode(&self) {
-        let file = self.temporary.file();
-        let mode = self.old.as_ref().map_or(NEW_MODE, Metadata::mode);
-        let owners = |metadata: &Metadata| (metadata.uid(), metadata.gid());
-        let old = self.old.as_ref().map(owners);
-        let new = file.metadata().as_ref().map(owners).ok();
-        // Where there is nothing to change, none of the two is given.
-        let (uid, gid) = old.filter(|_| old != new).unzip();
-        let owned = fchown(file, uid, gid);
-        // A group of one's own can be given even where the owner cannot.
-        let owned = owned.or_else(|error| fchown(file, None, gid).and(Err(error)));
-        // The mode comes last, for a change of owner may take bits from it.
-        let moded = file.set_permissions(Permissions::from_mode(mode));
-        for error in [owned.err(), moded.err()].into_iter().flatten() {
+        let file = &self.temporary_file;
+        let Some(old) = &self.old_metadata else {
+            let moded = file.set_permissions(Permissions::from_mode(NEW_FILE_MODE));
+            self.warn_if_not_kept(moded);
+            return;
+        };
+        let is_same_owner = file
+            .metadata()
+            .is_ok_and(|new| new.uid() == old.uid() && new.gid() == old.gid());
+        if !is_same_owner {
+            let owned = fchown(file, Some(old.uid()), Some(old.gid()));
+            if owned.is_err() {
+                // Who may not give files away may still give them to a group of theirs.
+                let _ = fchown(file, None, Some(old.gid()));
+            }
+            self.warn_if_not_kept(owned);
+        }
+        // The mode comes last: a change of owner may clear some of its bits.
+        self.warn_if_not_kept(file.set_permissions(Permissions::from_mode(old.mode())));
+    }
+
+    fn warn_if_not_kept(&self, result: io::Result<()>) {
+        if let Err(error) = result {
             let place = shown(&self.target);
             warn!("{place}: its owner, group or mode cannot be kept: {error}");
         }
     }
 }
 
-/// Makes `content` all that the file holds, on the disk.
-fn fill(file: &File, content: &[u8]) -> io::Result<()> {
+/// Returns the certificates in the file, if there are any, and nothing else is.
+///
+/// # Errors
+/// The file cannot be read, or holds something that would be lost.
+fn read_old_chain(path: &Path) -> Result<Option<Chain>> {
+    let (content, _) = files::read(path)?;
+    let text = String::from_utf8_lossy(&content);
+    for label in files::pem_labels(&text) {
+        if label != "CERTIFICATE" {
+            bail!("there is a {label} in this file, which would be lost; name another file");
+        }
+    }
+    Ok(Chain::from_file(&content))
+}
+
+/// Replaces the content of `file` and waits until it is on the disk.
+fn write_and_sync(file: &File, content: &[u8]) -> io::Result<()> {
     file.write_all_at(content, 0)?;
     file.set_len(content.len() as u64)?;
     file.sync_all()
+}
+
+/// Waits until a rename in `directory` is on the disk.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn shown(path: &Path) -> String {
     format!("--output {}", path.display())
 }
 
-/// The file behind `path` through all symlinks, the last of which may lead to nothing yet.
+/// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
+/// yet.
 fn follow_links(path: &Path) -> Result<PathBuf> {
-    let mut path = path.to_owned();
+    let mut place = path.to_owned();
     for _ in 0..MAX_LINKS {
-        // What a device or pipe has below /proc looks like a link, and leads nowhere.
-        let is_special = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
-        match fs::read_link(&path) {
-            Ok(target) if !is_special => path = directory_of(&path).join(target),
-            _ => return Ok(path),
+        // Below /proc, pipes and devices look like links, whose text is no path. They are refused later.
+        let is_special = fs::metadata(&place).is_ok_and(|metadata| !metadata.is_file());
+        match fs::read_link(&place) {
+            Ok(target) if !is_special => place = directory_of(&place).join(target),
+            _ => return Ok(place),
         }
     }
-    Err(io::Error::other("too many levels of symbolic links").into())
+    bail!("too many levels of symbolic links")
 }
 
 fn directory_of(path: &Path) -> &Path {
-    let parent = path.parent().filter(|path| *path != Path::new(""));
-    parent.unwrap_or(Path::new("."))
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }

@@ -1,11 +1,10 @@
-//! A look at a challenge file as the CA will look (RFC 8555 §8.3), so that no failed attempt is spent
-//! at the CA on a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4,
-//! up to ten redirects over http and https, no proxy, no trust needed in the certificate on the way.
+//! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no attempt at the CA
+//! is spent on a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
+//! ten redirects over http and https, no proxy, no trust needed in a certificate on the way.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -15,196 +14,286 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 use ureq::{Agent, Error};
 
-use crate::client::{BUFFER, MIN_TIMEOUT, USER_AGENT};
-use crate::tls::TlsConnector;
+use crate::acme::response::Response;
+use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
+use crate::deadline::Deadline;
+use crate::tls::{self, TlsConnector};
 use crate::trace::Exchange;
 
-/// How long the look at one name may take, for all addresses and redirects.
+/// How long the check of one name may take, with all its addresses and redirects.
 const NAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long, and how often, a server that answers 5xx, 429 or nothing is asked again.
+/// For how long a server is asked again that answers 5xx or 429, or closes the connection: it may be
+/// starting.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(500);
-/// Redirects that validators follow.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How many redirects validators follow.
 const MAX_REDIRECTS: usize = 10;
-/// How much of a body is read, and how much of a wrong one is shown.
-const MAX_BODY: u64 = 4096;
-const MAX_SHOWN: usize = 60;
+/// How much of a body is read, in bytes...
+const MAX_BODY_BYTES: u64 = 4096;
+/// ...and how much of a wrong one is shown.
+const MAX_SHOWN_BYTES: usize = 60;
 
-/// What the look found.
+/// What the check found.
 pub enum Finding {
     /// The key authorization.
-    Right,
-    /// What no validator would be content with either, and its usual cause, where there is one.
-    Wrong(String, Option<&'static str>),
-    /// Something else, which a validator may not meet.
+    Served,
+    /// An answer with which no validator would be content.
+    Wrong {
+        /// The way to the answer, and the answer.
+        seen: String,
+        /// The usual cause of such an answer.
+        hint: Option<&'static str>,
+    },
+    /// No answer, or one that a validator elsewhere may not get. The way to it, and why.
     Unclear(String),
 }
 
-/// Fetches a challenge file from `url`, whose port is `port`, and compares it.
+/// Fetches `url`, whose port is `port`, and compares what is there with the key authorization.
 ///
 /// # Errors
-/// OpenSSL cannot be set up. What the web server does wrong is a [`Finding`].
-pub fn look(url: &str, port: u16, wanted: &str, timeout: Duration) -> Result<Finding> {
-    let way = Way::default();
-    let config = Agent::config_builder().proxy(None).user_agent(USER_AGENT);
-    let config = config.max_redirects(0).max_redirects_will_error(false);
-    let config = config.input_buffer_size(BUFFER).output_buffer_size(BUFFER);
-    let config = config.http_status_as_error(false).build();
-    let connector = TlsConnector::trusting_anybody(TcpConnector::default())?;
-    let agent = Agent::with_parts(config, connector, way.clone());
-    let (wanted, started) = (wanted.as_bytes(), Instant::now());
+/// OpenSSL cannot be set up, or the run was cancelled. What the web server does wrong is a [`Finding`].
+pub fn fetch_and_compare(
+    url: &str,
+    port: u16,
+    key_authorization: &str,
+    deadline: &Deadline,
+) -> Result<Finding> {
+    let name_deadline = deadline.at_most(NAME_TIMEOUT);
+    let route = Route::default();
+    let agent = new_agent(&route)?;
+    let started = Instant::now();
     loop {
-        way.text().clear();
-        let end = started + NAME_TIMEOUT.min(timeout);
-        let answer = fetch(&agent, url, port, end, &way);
-        let may_pass = match &answer {
-            Ok((status, _)) => *status == 429 || *status >= 500,
-            Err(error) => matches!(error.downcast_ref(), Some(Error::Io(io)) if is_closed(io)),
-        };
-        if may_pass && started.elapsed() + PAUSE < PATIENCE {
-            sleep(PAUSE);
-            continue;
+        route.clear();
+        let answer = fetch(&agent, url, port, &route, &name_deadline);
+        let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
+        if may_pass(&answer) && has_patience {
+            name_deadline.sleep(RETRY_PAUSE)?;
+        } else {
+            return Ok(finding(answer, key_authorization, &route));
         }
-        let way = way.text();
-        return Ok(match answer {
-            Ok((200, body)) if body.trim_ascii_end() == wanted => Finding::Right,
-            Ok((status, body)) => {
-                let shown = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN)]);
-                let seen = format!("{way}HTTP {status} with the body `{}`", shown.trim());
-                Finding::Wrong(seen, cause(status, body.starts_with(wanted)))
-            }
-            Err(error) => {
-                let error = error.to_string();
-                // ureq's own mark of an error that the system has told.
-                let error = error.strip_prefix("io: ").unwrap_or(&error);
-                Finding::Unclear(format!("{way}{error}"))
-            }
-        });
     }
 }
 
-type Answer = (u16, Vec<u8>);
+fn new_agent(route: &Route) -> Result<Agent> {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .user_agent(USER_AGENT)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        .build();
+    let connector = TlsConnector::new(tls::accepting_context()?, TcpConnector::default());
+    Ok(Agent::with_parts(config, connector, route.clone()))
+}
 
-/// The status and the beginning of the body that `url` leads to. `way` gets the redirects.
-fn fetch(agent: &Agent, url: &str, port: u16, end: Instant, way: &Way) -> Result<Answer> {
+/// Returns the response to which `url` leads, and notes on `route` how it got there.
+fn fetch(
+    agent: &Agent,
+    url: &str,
+    port: u16,
+    route: &Route,
+    deadline: &Deadline,
+) -> Result<Response> {
     let mut uri: Uri = url.parse()?;
     for _ in 0..=MAX_REDIRECTS {
-        let left = end.saturating_duration_since(Instant::now());
-        let request = agent.get(&uri).config();
-        let request = request.timeout_global(Some(left.max(MIN_TIMEOUT)));
-        let exchange = Exchange::with_the_web_server(&uri);
-        let reply = request.build().call().and_then(|reply| {
-            let ((parts, body), mut read) = (reply.into_parts(), Vec::new());
-            let most = if parts.status.is_redirection() {
-                0
-            } else {
-                MAX_BODY
-            };
-            body.into_reader().take(most).read_to_end(&mut read)?;
-            Ok((parts, read))
-        });
-        if let Some(exchange) = exchange {
-            exchange.end(reply.as_ref().map(|(parts, body)| (parts, body.as_slice())));
-        }
-        let (parts, body) = reply?;
-        let (status, location) = (parts.status.as_u16(), parts.headers.get("Location"));
-        let Some(location) = location.filter(|_| parts.status.is_redirection()) else {
-            return Ok((status, body));
+        let response = get(agent, &uri, deadline)?;
+        let status = response.status;
+        let location = match response.headers.get("Location") {
+            Some(location) if (300..400).contains(&status) => location.to_str()?,
+            _ => return Ok(response),
         };
-        let location = location.to_str()?;
-        way.add(&format!("HTTP {status} to {location}"));
-        let is_followed = [301, 302, 307, 308].contains(&status);
-        ensure!(is_followed, "validators do not follow HTTP {status}");
-        // `//host/path` keeps the scheme; the parser would take the host for a part of the path.
-        let scheme = uri.scheme_str().filter(|_| location.starts_with("//"));
-        let location = scheme.map_or(location.to_owned(), |scheme| format!("{scheme}:{location}"));
-        let mut parts = location.parse::<Uri>()?.into_parts();
-        parts.scheme = parts.scheme.or(uri.scheme().cloned());
-        parts.authority = parts.authority.or(uri.authority().cloned());
-        uri = Uri::from_parts(parts)?;
-        let is_torn = uri.host().unwrap_or_default().contains(".well-known");
+        route.add(format!("HTTP {status} to {location}"));
         ensure!(
-            !is_torn,
-            "the redirect has lost the `/` after the host's name"
+            [301, 302, 307, 308].contains(&status),
+            "validators do not follow HTTP {status}"
         );
-        let is_usual = [80, 443, port].contains(&uri.port_u16().unwrap_or(80));
-        ensure!(is_usual, "validators go to the ports 80 and 443 only");
+        uri = resolve(&uri, location)?;
+        ensure!(
+            [80, 443, port].contains(&uri.port_u16().unwrap_or(80)),
+            "validators go to the ports 80 and 443 only"
+        );
     }
     bail!("validators follow {MAX_REDIRECTS} redirects and no more")
 }
 
-/// Whether the server took the connection and closed it, which may pass.
-fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind())
+fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, Error> {
+    let exchange = Exchange::with_the_web_server(uri);
+    let timeout = deadline.remaining().max(MIN_TIMEOUT);
+    let request = agent
+        .get(uri)
+        .config()
+        .timeout_global(Some(timeout))
+        .build();
+    let result = request.call().and_then(|response| {
+        let (parts, body) = response.into_parts();
+        let mut content = Vec::new();
+        // A redirect's body is not waited for.
+        if !parts.status.is_redirection() {
+            body.into_reader()
+                .take(MAX_BODY_BYTES)
+                .read_to_end(&mut content)?;
+        }
+        Ok(Response {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: content,
+        })
+    });
+    if let Some(exchange) = exchange {
+        exchange.end(result.as_ref());
+    }
+    result
 }
 
-/// The usual cause of a wrong answer.
-fn cause(status: u16, has_extra: bool) -> Option<&'static str> {
+/// Returns where a redirect from `base` leads.
+///
+/// # Errors
+/// The location is no URL, or has lost the `/` after the host name, as `http://example.org.well-known/`
+/// has.
+fn resolve(base: &Uri, location: &str) -> Result<Uri> {
+    // `//host/path` keeps the scheme. The parser would take the host for a part of the path.
+    let with_scheme = match base.scheme_str() {
+        Some(scheme) if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ => location.to_owned(),
+    };
+    let mut parts = with_scheme.parse::<Uri>()?.into_parts();
+    parts.scheme = parts.scheme.or(base.scheme().cloned());
+    parts.authority = parts.authority.or(base.authority().cloned());
+    let uri = Uri::from_parts(parts)?;
+    let host = uri.host().unwrap_or_default();
+    ensure!(
+        !host.contains(".well-known"),
+        "the redirect has lost the `/` after the host's name"
+    );
+    Ok(uri)
+}
+
+/// Whether the same request may succeed in a moment.
+fn may_pass(answer: &Result<Response>) -> bool {
+    match answer {
+        Ok(response) => response.status == 429 || response.status >= 500,
+        Err(error) => match error.downcast_ref() {
+            Some(Error::Io(cause)) => matches!(
+                cause.kind(),
+                io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        },
+    }
+}
+
+/// Judges an answer.
+fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> Finding {
+    let expected = key_authorization.as_bytes();
+    match answer {
+        // §8.3: white space at the end is ignored.
+        Ok(response) if response.status == 200 && response.body.trim_ascii_end() == expected => {
+            Finding::Served
+        }
+        Ok(response) => {
+            let status = response.status;
+            let body = &response.body;
+            let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]);
+            let seen = format!("HTTP {status} with the body `{}`", beginning.trim());
+            Finding::Wrong {
+                seen: route.then(&seen),
+                hint: usual_cause(status, body.starts_with(expected)),
+            }
+        }
+        Err(error) => {
+            let message = error.to_string();
+            // ureq begins so when it quotes the system.
+            let seen = message.strip_prefix("io: ").unwrap_or(&message);
+            Finding::Unclear(route.then(seen))
+        }
+    }
+}
+
+fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     match status {
         403 => Some("the web server may not read the file: look at its directories' permissions"),
         404 => Some("the web server serves another directory as /.well-known/acme-challenge/"),
-        200 if has_extra => Some("the web server adds something to what is in the file"),
+        200 if has_more => Some("the web server adds something to what is in the file"),
         200 => Some("something else than the web server of --acme-dir answers for this name"),
         _ => None,
     }
 }
 
-type Found = Result<ResolvedSocketAddrs, Error>;
-
-/// A resolver that gives the first address that takes a connection, IPv6 before IPv4, and writes
-/// down which way it went.
+/// The addresses and redirects on the way to an answer. As ureq's resolver it chooses the address.
 #[derive(Clone, Debug, Default)]
-struct Way(Arc<Mutex<String>>);
+struct Route(Arc<Mutex<Vec<String>>>);
 
-impl Way {
-    fn add(&self, step: &str) {
-        *self.text() += &format!("{step}: ");
+impl Route {
+    fn add(&self, step: String) {
+        self.steps().push(step);
     }
 
-    fn text(&self) -> MutexGuard<'_, String> {
+    fn clear(&self) {
+        self.steps().clear();
+    }
+
+    /// Returns the steps and the end of the way in one line.
+    fn then(&self, end: &str) -> String {
+        let mut line = String::new();
+        for step in self.steps().iter() {
+            line += &format!("{step}: ");
+        }
+        line + end
+    }
+
+    fn steps(&self) -> MutexGuard<'_, Vec<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Resolver for Way {
-    fn resolve(&self, uri: &Uri, config: &Config, time: NextTimeout) -> Found {
-        let end = Instant::now() + *time.after;
-        let mut addresses = DefaultResolver::default().resolve(uri, config, time)?;
+impl Resolver for Route {
+    /// Returns the first address of the host that accepts a connection, IPv6 before IPv4.
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let end = Instant::now() + *timeout.after;
+        let mut addresses = DefaultResolver::default().resolve(uri, config, timeout)?;
         addresses.sort_by_key(|address| address.is_ipv4());
-        let mut failure = Error::HostNotFound;
+        let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
+        let mut last_error = Error::HostNotFound;
         for (index, address) in addresses.iter().enumerate() {
-            let left = end
-                .saturating_duration_since(Instant::now())
-                .max(MIN_TIMEOUT);
-            self.add(&describe(address.ip()));
-            if address.is_ipv6() && addresses.iter().any(|other| other.is_ipv4()) {
-                self.add("IPv6 comes before IPv4, so its AAAA record must be right");
+            self.add(describe(address.ip()));
+            if address.is_ipv6() && has_ipv4 {
+                self.add("IPv6 comes before IPv4, so its AAAA record must be right".to_owned());
             }
-            match TcpStream::connect_timeout(address, left / (addresses.len() - index) as u32) {
+            // Each address gets its share of the time, so that the last one is still tried.
+            let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
+            let left = end.saturating_duration_since(Instant::now());
+            match TcpStream::connect_timeout(address, left.max(MIN_TIMEOUT) / untried) {
                 Ok(_) => {
-                    let mut found = self.empty();
-                    found.push(*address);
-                    return Ok(found);
+                    let mut chosen = self.empty();
+                    chosen.push(*address);
+                    return Ok(chosen);
                 }
-                Err(error) => failure = Error::Io(error),
+                Err(error) => last_error = Error::Io(error),
             }
-            self.add("no connection");
+            self.add("no connection".to_owned());
         }
-        Err(failure)
+        Err(last_error)
     }
 }
 
-/// An address, and what may explain that a CA elsewhere sees another server.
+/// Returns the address, with a note if it is one that only this network knows.
 fn describe(address: IpAddr) -> String {
     let is_private = match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     };
-    let note = if is_private {
-        " (private: the CA may reach another server)"
+    if is_private {
+        format!("{address} (private: the CA may reach another server)")
     } else {
-        ""
-    };
-    format!("{address}{note}")
+        address.to_string()
+    }
 }

@@ -1,122 +1,175 @@
-//! Files that must not outlive the run, whichever way it ends: by return, by error or by a signal.
+//! Files that must not outlive the run, however it ends: by return, by error, by a panic, or by SIGINT,
+//! SIGTERM or SIGHUP. (After SIGKILL they stay.)
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use std::{io, process, thread};
+use std::{process, thread};
 
 use log::warn;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// A file that is removed when this is dropped, or when a signal ends the process.
-///
-/// It holds a shared lock on the file: two runs with one account can be given one token, and the last
-/// of them to leave removes their common challenge file.
-pub struct TemporaryFile(Arc<(PathBuf, File)>);
+/// A file that is removed when this guard is dropped, or when a signal ends the process.
+pub struct TemporaryFile(Arc<Entry>);
 
-type Alive = Vec<Arc<(PathBuf, File)>>;
+struct Entry {
+    path: PathBuf,
+    /// The text that the file holds, in whole or in part, as long as it is ours. `None` for a file whose
+    /// name nobody else uses.
+    content: Option<String>,
+}
 
-/// All such files. Whoever makes, renames or removes one holds this lock, so that a signal finds a
-/// file that is listed here or none.
-static ALIVE: Mutex<Alive> = Mutex::new(Vec::new());
+/// All files that are to be removed. This lock is held while one of them is created, renamed or
+/// removed, so a signal never comes between the file and its entry.
+static ENTRIES: Mutex<Vec<Arc<Entry>>> = Mutex::new(Vec::new());
+
+fn lock_entries() -> MutexGuard<'static, Vec<Arc<Entry>>> {
+    ENTRIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl TemporaryFile {
-    /// Creates the file; nothing may be at `path`, not even a symlink.
+    /// Creates a file that holds `content`, for all to read whatever the umask. Another file that has
+    /// taken its place by the time it is to be removed stays.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn create(path: PathBuf, mode: u32) -> io::Result<TemporaryFile> {
-        let mut alive = alive();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(mode);
-        let file = options.open(&path)?;
-        // A file system without locks is one where every run is alone.
-        let _ = file.try_lock_shared();
-        Ok(TemporaryFile::listed(&mut alive, path, file))
+    /// Something is at `path` already, be it a symlink, or the file cannot be written.
+    pub fn create_public(path: &Path, content: &str) -> io::Result<TemporaryFile> {
+        let entry = Entry {
+            path: path.to_owned(),
+            content: Some(content.to_owned()),
+        };
+        let (guard, mut file) = create(entry, 0o644)?;
+        file.write_all(content.as_bytes())?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if mode != 0o644
+            && let Err(error) = file.set_permissions(Permissions::from_mode(0o644))
+        {
+            let path = path.display();
+            warn!(
+                "the web server may be unable to read {path}, whose mode cannot be changed: {error}"
+            );
+        }
+        Ok(guard)
     }
 
-    /// Creates a file under a name of its own, for nobody else to read.
+    /// Creates an empty file for nobody else to read, under a name that nobody else uses. Returns it
+    /// open for reading and writing.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn create_in(directory: &Path) -> io::Result<TemporaryFile> {
+    /// The directory does not take it.
+    pub fn create_private_in(directory: &Path) -> io::Result<(TemporaryFile, File)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_nanos();
-        let name = format!(".getcrt-{}-{now}", process::id());
-        TemporaryFile::create(directory.join(name), 0o600)
+        let nanoseconds = now.unwrap_or_default().as_nanos();
+        let name = format!(".getcrt-{}-{nanoseconds}", process::id());
+        let entry = Entry {
+            path: directory.join(name),
+            content: None,
+        };
+        create(entry, 0o600)
     }
 
-    /// Takes over a file that an earlier run has left, or that another run shares. None: it is just
-    /// being removed.
-    pub fn adopt(path: PathBuf, file: File) -> Option<TemporaryFile> {
-        let mut alive = alive();
-        let is_going = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-        let is_there = !is_going && is_at(&file, &path);
-        is_there.then(|| TemporaryFile::listed(&mut alive, path, file))
-    }
-
-    fn listed(alive: &mut Alive, path: PathBuf, file: File) -> TemporaryFile {
-        alive.push(Arc::new((path, file)));
-        TemporaryFile(Arc::clone(&alive[alive.len() - 1]))
-    }
-
-    /// Where the file is.
+    /// Returns where the file is.
     pub fn path(&self) -> &Path {
-        &self.0.0
+        &self.0.path
     }
 
-    /// The open file.
-    pub fn file(&self) -> &File {
-        &self.0.1
-    }
-
-    /// Gives the file its final name, over whatever is there. From now on it stays.
+    /// Gives the file its final name, in place of what is there. From now on it stays, renamed or not.
     ///
     /// # Errors
-    /// The operating system's; the file then stays where it is.
+    /// The operating system refuses.
     pub fn rename(self, target: &Path) -> io::Result<()> {
-        let mut alive = alive();
-        alive.retain(|other| !Arc::ptr_eq(other, &self.0));
-        fs::rename(self.path(), target)
+        let mut entries = lock_entries();
+        entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        let renamed = fs::rename(self.path(), target);
+        // Unlock before `self` is dropped, which locks again and finds no entry.
+        drop(entries);
+        renamed
     }
+}
+
+fn create(entry: Entry, mode: u32) -> io::Result<(TemporaryFile, File)> {
+    let mut entries = lock_entries();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&entry.path)?;
+    let entry = Arc::new(entry);
+    entries.push(Arc::clone(&entry));
+    Ok((TemporaryFile(entry), file))
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        let mut alive = alive();
-        let Some(index) = alive.iter().position(|other| Arc::ptr_eq(other, &self.0)) else {
+        let mut entries = lock_entries();
+        let position = entries.iter().position(|it| Arc::ptr_eq(it, &self.0));
+        let Some(index) = position else {
             return;
         };
-        alive.swap_remove(index);
-        if let Err(error) = remove(self.path(), self.file()) {
-            warn!(
-                "{} is left, for it cannot be removed: {error}",
-                self.path().display()
-            );
+        entries.swap_remove(index);
+        if let Err(error) = self.0.remove() {
+            let path = self.path().display();
+            warn!("{path} is left, for it cannot be removed: {error}");
         }
     }
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP remove every [`TemporaryFile`] before the process dies of
-/// them. A SIGHUP that is ignored (nohup) stays so.
+impl Entry {
+    /// Removes the file, if it is there and still ours.
+    fn remove(&self) -> io::Result<()> {
+        let removed = match &self.content {
+            Some(content) => remove_if_it_holds(&self.path, content).map(|_| ()),
+            None => fs::remove_file(&self.path),
+        };
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Removes the file at `path` if it is a regular file that holds `content` or the beginning of it.
+/// Returns whether it was one.
 ///
 /// # Errors
-/// The operating system's.
-pub fn clean_up_on_signals() -> io::Result<()> {
+/// The file is not there, or cannot be read or removed.
+pub fn remove_if_it_holds(path: &Path, content: &str) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    let max_length = content.len() as u64;
+    if !metadata.is_file() || metadata.len() > max_length {
+        return Ok(false);
+    }
+    let mut found = Vec::new();
+    File::open(path)?.take(max_length).read_to_end(&mut found)?;
+    if !content.as_bytes().starts_with(&found) {
+        return Ok(false);
+    }
+    fs::remove_file(path)?;
+    Ok(true)
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP remove every [`TemporaryFile`] before they end the process. If
+/// SIGHUP is ignored, as under nohup, it stays so.
+///
+/// # Errors
+/// The operating system refuses a signal handler or a thread.
+pub fn remove_files_on_signals() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
-            // The lock is held to the end, so that no file is made after this.
-            let alive = alive();
-            for entry in alive.iter() {
-                let _ = remove(&entry.0, &entry.1);
+            // Held until the process ends: no file is created after this.
+            let entries = lock_entries();
+            for entry in entries.iter() {
+                let _ = entry.remove();
             }
             let _ = emulate_default_handler(signal);
         }
@@ -124,30 +177,12 @@ pub fn clean_up_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-fn alive() -> MutexGuard<'static, Alive> {
-    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes the file, unless another run still needs it or another file has taken its place.
-fn remove(path: &Path, file: &File) -> io::Result<()> {
-    let _ = file.unlock();
-    let is_shared = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-    if is_shared || !is_at(file, path) {
-        return Ok(());
-    }
-    fs::remove_file(path)
-}
-
-/// Whether `path` is this very file, and no link to it.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    let there = fs::symlink_metadata(path).map(identity).ok();
-    there.is_some() && there == file.metadata().map(identity).ok()
-}
-
+/// Whether this process was started with a signal ignored. Linux tells in a bit mask, in which signal 1
+/// is the lowest bit.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = u64::from_str_radix(mask.unwrap_or_default().trim(), 16);
-    mask.unwrap_or(0) >> (signal - 1) & 1 == 1
+    let mask = u64::from_str_radix(mask.unwrap_or_default().trim(), 16).unwrap_or(0);
+    let bit = 1 << (signal - 1);
+    mask & bit != 0
 }

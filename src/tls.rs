@@ -1,8 +1,9 @@
-//! TLS for ureq, by OpenSSL: the system's trust, and OpenSSL's own words where trust is refused.
+//! TLS for ureq, by OpenSSL: whom getcrt trusts, and OpenSSL's own words when trust is refused.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -17,13 +18,10 @@ use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers};
 use ureq::unversioned::transport::{NextTimeout, Transport, TransportAdapter};
 
-use crate::failure::Failure;
+use crate::error::Failure;
+use crate::files;
 
-/// The cure where the chain leads to a root that is not known here.
-const NAME_THE_ROOT: &str =
-    "for a private CA, name its root with --ca-bundle; else install ca-certificates";
-
-/// Where systems keep all their roots in one file: Debian, Fedora, openSUSE, Alpine.
+/// The files in which Debian, Fedora, openSUSE and Alpine keep all their roots.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -31,154 +29,169 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Puts TLS over the connections that the connector `tcp` makes.
-#[derive(Debug)]
-pub struct TlsConnector<C> {
-    tcp: C,
-    more_roots: Vec<X509>,
-    /// Trusts what is found by name in OpenSSL's directory. To read all of the system's roots, as
-    /// `full` does, costs more than the rest of a run, and is hardly ever needed.
-    quick: SslContext,
-    /// Decides in the place of `quick`, once that has refused a certificate.
-    full: OnceLock<SslContext>,
-}
+// OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
+const CERT_NOT_YET_VALID: i32 = 9;
+const CERT_HAS_EXPIRED: i32 = 10;
+const DEPTH_ZERO_SELF_SIGNED_CERT: i32 = 18;
+const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
+const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
+const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
 
-impl<C> TlsConnector<C> {
-    /// A connector that trusts the system's store (`SSL_CERT_FILE` and `SSL_CERT_DIR` too) and the
-    /// PEM certificates in `more_roots`.
-    ///
-    /// # Errors
-    /// `more_roots` holds no certificates, or damaged ones.
-    pub fn trusting(more_roots: Option<&[u8]>, tcp: C) -> Result<TlsConnector<C>> {
-        let pem = more_roots.unwrap_or_default();
-        let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
-        let is_empty = more_roots.is_some() && roots.is_empty();
-        ensure!(!is_empty, "no PEM certificate in it");
-        let mut quick = context(SslVerifyMode::PEER, &roots)?;
-        match roots_of_openssl() {
-            None => quick.set_default_verify_paths()?,
-            Some([_, folder]) => {
-                let store = quick.cert_store_mut().add_lookup(X509Lookup::hash_dir())?;
-                store.add_dir(&folder, SslFiletype::PEM)?;
-            }
+/// Creates a context that verifies servers by the system's roots (or those that `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` name) and by the PEM certificates in the file `ca_bundle`.
+///
+/// # Errors
+/// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
+pub fn verifying_context(ca_bundle: Option<&Path>) -> Result<SslContext> {
+    let mut context = new_context(SslVerifyMode::PEER)?;
+    trust_the_system(&mut context)?;
+    if let Some(path) = ca_bundle {
+        for root in files::load(path, |pem, _| parse_roots(pem))? {
+            context.cert_store_mut().add_cert(root)?;
         }
-        Ok(TlsConnector {
-            tcp,
-            more_roots: roots,
-            quick: quick.build(),
-            full: OnceLock::new(),
-        })
     }
-
-    /// A connector that verifies nothing, for the self-check: validators do not either, or http-01
-    /// could not replace a bad certificate that a redirect to https meets.
-    ///
-    /// # Errors
-    /// OpenSSL's own.
-    pub fn trusting_anybody(tcp: C) -> Result<TlsConnector<C>, ErrorStack> {
-        Ok(TlsConnector {
-            tcp,
-            more_roots: Vec::new(),
-            quick: context(SslVerifyMode::NONE, &[])?.build(),
-            full: OnceLock::new(),
-        })
-    }
-
-    fn full(&self) -> Result<&SslContext, ErrorStack> {
-        if self.full.get().is_none() {
-            let mut full = context(SslVerifyMode::PEER, &self.more_roots)?;
-            full.set_default_verify_paths()?;
-            // An OpenSSL that is linked in looks where its builder had it, mostly in vain.
-            let is_empty =
-                |path| fs::read_dir(path).map_or(true, |mut files| files.next().is_none());
-            if let Some([file, folder]) = roots_of_openssl()
-                && !fs::exists(file).unwrap_or(false)
-                && is_empty(folder)
-            {
-                BUNDLES.iter().any(|path| full.set_ca_file(path).is_ok());
-            }
-            let _ = self.full.set(full.build());
-        }
-        Ok(self.full.get().unwrap_or(&self.quick))
-    }
+    Ok(context.build())
 }
 
-/// The file and the directory of roots that OpenSSL is built for, unless the user chose others.
-fn roots_of_openssl() -> Option<[String; 2]> {
-    let is_chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| env::var_os(name).is_some());
-    let home = version::dir().split('"').nth(1)?;
-    let roots = ["cert.pem", "certs"].map(|name| format!("{home}/{name}"));
-    Some(roots).filter(|_| !is_chosen.contains(&true))
+/// Creates a context that accepts every certificate. It is for the self-check: http-01 validators accept
+/// them too, or a bad certificate behind a redirect to https could never be replaced.
+///
+/// # Errors
+/// OpenSSL cannot be set up.
+pub fn accepting_context() -> Result<SslContext, ErrorStack> {
+    Ok(new_context(SslVerifyMode::NONE)?.build())
 }
 
-/// What all TLS here has in common. `SslConnector` would read the system's roots every time.
-fn context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilder, ErrorStack> {
+fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
+    // Not SslConnector: it would read all of the system's roots at once.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
     context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
     context.set_verify(verify);
-    for root in roots {
-        context.cert_store_mut().add_cert(root.clone())?;
-    }
     Ok(context)
 }
 
-type Connected = Result<Option<Box<dyn Transport>>, Error>;
-type Handshake = Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>>;
+fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    let is_chosen_by_user =
+        env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some();
+    if is_chosen_by_user {
+        return context.set_default_verify_paths();
+    }
+    let home = openssl_home();
+    let hashed_roots = home.join("certs");
+    if has_hash_links(&hashed_roots) {
+        // OpenSSL looks a root up here by its name. To read the bundle of all roots instead would cost
+        // more CPU time than the rest of a run.
+        let lookup = context
+            .cert_store_mut()
+            .add_lookup(X509Lookup::hash_dir())?;
+        return lookup.add_dir(&hashed_roots.to_string_lossy(), SslFiletype::PEM);
+    }
+    context.set_default_verify_paths()?;
+    if !home.join("cert.pem").exists() {
+        // An OpenSSL that is linked in statically looks where it was built, not where this system keeps
+        // its roots.
+        for bundle in BUNDLES {
+            if context.set_ca_file(bundle).is_ok() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the directory for which OpenSSL was built. It says `OPENSSLDIR: "/usr/lib/ssl"`.
+fn openssl_home() -> PathBuf {
+    let quoted = version::dir().split('"').nth(1);
+    PathBuf::from(quoted.unwrap_or_default())
+}
+
+/// Whether `directory` holds certificates under the hash of their name, such as `5f15c80c.0`.
+fn has_hash_links(directory: &Path) -> bool {
+    let is_hash_link = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.split_once('.').is_some_and(|(hash, number)| {
+            hash.len() == 8
+                && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && number.parse::<u32>().is_ok()
+        })
+    };
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .flatten()
+            .any(|entry| is_hash_link(&entry.file_name())),
+        Err(_) => false,
+    }
+}
+
+fn parse_roots(pem: &[u8]) -> Result<Vec<X509>> {
+    let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
+    ensure!(!roots.is_empty(), "no PEM certificate in it");
+    Ok(roots)
+}
+
+/// Makes connections by `tcp` and puts TLS over them if the URL is https.
+#[derive(Debug)]
+pub struct TlsConnector<C> {
+    context: SslContext,
+    tcp: C,
+}
+
+impl<C> TlsConnector<C> {
+    /// Creates a connector.
+    pub fn new(context: SslContext, tcp: C) -> TlsConnector<C> {
+        TlsConnector { context, tcp }
+    }
+}
 
 impl<C: Connector> Connector for TlsConnector<C> {
     type Out = Box<dyn Transport>;
 
-    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Connected {
-        let connect = || Ok::<_, Error>(self.tcp.connect(details, None)?.map(Transport::boxed));
-        let Some(transport) = connect()? else {
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _chained: Option<()>,
+    ) -> Result<Option<Box<dyn Transport>>, Error> {
+        let Some(connection) = self.tcp.connect(details, None)? else {
             return Ok(None);
         };
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(transport));
+        if !details.needs_tls() || connection.is_tls() {
+            return Ok(Some(connection.boxed()));
         }
-        let context = self.full.get().unwrap_or(&self.quick);
-        let mut stream = handshake(context, details, transport);
-        if let Err(error) = &stream
-            && distrust(error).is_some()
-            && self.full.get().is_none()
-            && let Ok(Some(transport)) = connect()
-        {
-            let context = self.full().map_err(|errors| from_openssl(&errors))?;
-            stream = handshake(context, details, transport);
-        }
-        let stream = stream.map_err(from_handshake)?;
+        let stream =
+            handshake(&self.context, details, connection.boxed()).map_err(handshake_error)?;
         let config = details.config;
-        let (input, output) = (config.input_buffer_size(), config.output_buffer_size());
-        let buffers = LazyBuffers::new(input, output);
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Box::new(TlsTransport { buffers, stream })))
     }
 }
 
-/// Greets the server by its name, and verifies that its certificate is for this name.
+/// Connects. If the context verifies servers, their certificate must be for the host of the URL.
 fn handshake(
     context: &SslContext,
     details: &ConnectionDetails,
-    transport: Box<dyn Transport>,
-) -> Handshake {
-    let mut adapter = TransportAdapter::new(transport, details.current_time.clone());
+    connection: Box<dyn Transport>,
+) -> Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>> {
+    let mut adapter = TransportAdapter::new(connection, details.current_time.clone());
     adapter.set_timeout(details.timeout);
-    let host = details.uri.host().unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
     let mut ssl = Ssl::new(context)?;
-    match host.parse::<IpAddr>() {
+    let host = details.uri.host().unwrap_or_default();
+    let without_brackets = host.trim_matches(['[', ']']);
+    match without_brackets.parse::<IpAddr>() {
         Ok(address) => ssl.param_mut().set_ip(address)?,
         Err(_) => {
+            // SNI is for names only (RFC 6066 §3).
             ssl.set_hostname(host)?;
-            let flags = X509CheckFlags::NO_PARTIAL_WILDCARDS;
-            ssl.param_mut().set_hostflags(flags);
-            ssl.param_mut().set_host(host)?;
+            let parameters = ssl.param_mut();
+            parameters.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+            parameters.set_host(host)?;
         }
     }
     ssl.connect(adapter)
 }
 
+/// A TLS connection, as ureq wants it.
 struct TlsTransport {
     buffers: LazyBuffers,
     stream: SslStream<TransportAdapter>,
@@ -191,14 +204,16 @@ impl Transport for TlsTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.get_mut().set_timeout(timeout);
-        Ok(self.stream.write_all(&self.buffers.output()[..amount])?)
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.get_mut().set_timeout(timeout);
         let amount = match self.stream.ssl_read(self.buffers.input_append_buf()) {
+            Ok(amount) => amount,
             Err(error) if error.code() == ErrorCode::ZERO_RETURN => 0,
-            result => result.map_err(from_ssl)?,
+            Err(error) => return Err(ssl_error(error)),
         };
         self.buffers.input_appended(amount);
         Ok(amount > 0)
@@ -219,58 +234,64 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Why the server's certificate was refused, if that is the error.
-fn distrust<S>(error: &HandshakeError<S>) -> Option<X509VerifyResult> {
-    let HandshakeError::Failure(half) = error else {
-        return None;
-    };
-    let is_verified = half.ssl().verify_mode() != SslVerifyMode::NONE;
-    let result = half.ssl().verify_result();
-    Some(result).filter(|result| is_verified && *result != X509VerifyResult::OK)
-}
-
-fn from_handshake<S>(error: HandshakeError<S>) -> Error {
-    match (distrust(&error), error) {
-        (Some(reason), _) => distrusted(reason),
-        (None, HandshakeError::SetupFailure(errors)) => from_openssl(&errors),
-        (None, HandshakeError::Failure(half) | HandshakeError::WouldBlock(half)) => {
-            from_ssl(half.into_error())
+fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
+    match error {
+        HandshakeError::SetupFailure(errors) => openssl_error(&errors),
+        HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
+            let is_verified = stream.ssl().verify_mode() != SslVerifyMode::NONE;
+            let verdict = stream.ssl().verify_result();
+            if is_verified && verdict != X509VerifyResult::OK {
+                certificate_error(verdict)
+            } else {
+                ssl_error(stream.into_error())
+            }
         }
     }
 }
 
-/// The error below TLS (a timeout, a reset) where there is one, for it says more than OpenSSL can.
-fn from_ssl(error: ssl::Error) -> Error {
-    match error.ssl_error() {
-        Some(errors) => from_openssl(errors),
-        None => {
-            let lower = error.into_io_error();
-            lower.unwrap_or(ErrorKind::UnexpectedEof.into()).into()
-        }
+/// Returns the error below TLS (a timeout, a reset) if there is one: it says more than OpenSSL's.
+fn ssl_error(error: ssl::Error) -> Error {
+    if let Some(errors) = error.ssl_error() {
+        return openssl_error(errors);
+    }
+    match error.into_io_error() {
+        Ok(cause) => cause.into(),
+        // OpenSSL has no error of its own where a peer closes the connection in the middle.
+        Err(_) => Error::Io(ErrorKind::UnexpectedEof.into()),
     }
 }
 
-fn from_openssl(errors: &ErrorStack) -> Error {
-    let reason = errors.errors().first().and_then(|error| error.reason());
-    let hint = match reason {
-        Some("unexpected eof while reading") => return Error::Io(ErrorKind::UnexpectedEof.into()),
-        Some("wrong version number") => Some("is this the port where it speaks https?"),
-        _ => None,
-    };
-    let reason = reason.unwrap_or("no reason given");
-    refused(format!("no TLS with it: {reason}"), hint)
+fn openssl_error(errors: &ErrorStack) -> Error {
+    let first_reason = errors.errors().first().and_then(|error| error.reason());
+    let reason = first_reason.unwrap_or("no reason given");
+    let failure = Failure::new(format!("no TLS with it: {reason}"));
+    match reason {
+        "unexpected eof while reading" => Error::Io(ErrorKind::UnexpectedEof.into()),
+        "wrong version number" => {
+            permanent(failure.with_hint("is this the port where it speaks https?"))
+        }
+        _ => permanent(failure),
+    }
 }
 
-fn distrusted(reason: X509VerifyResult) -> Error {
-    let hint = match reason.as_raw() {
-        9 | 10 => Some("is the clock of this machine right?"),
-        18..=21 => Some(NAME_THE_ROOT),
-        _ => None,
-    };
-    refused(format!("its TLS certificate is refused: {reason}"), hint)
+/// Returns the error for a server whose certificate is refused.
+fn certificate_error(verdict: X509VerifyResult) -> Error {
+    let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
+    permanent(match verdict.as_raw() {
+        CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
+            failure.with_hint("is the clock of this machine right?")
+        }
+        DEPTH_ZERO_SELF_SIGNED_CERT
+        | SELF_SIGNED_CERT_IN_CHAIN
+        | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+        | UNABLE_TO_VERIFY_LEAF_SIGNATURE => failure.with_hint(
+            "for a private CA, name its root with --ca-bundle; else install ca-certificates",
+        ),
+        _ => failure,
+    })
 }
 
-/// Why there is no TLS with a server; another try would end the same way.
-fn refused(line: String, hint: Option<&str>) -> Error {
-    Error::Other(Box::new(Failure::new(line).hint(hint)))
+/// Wraps a failure that another try would meet again. `acme/transport.rs` unwraps it.
+fn permanent(failure: Failure) -> Error {
+    Error::Other(Box::new(failure))
 }

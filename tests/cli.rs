@@ -469,6 +469,14 @@ fn outputs_that_are_none() {
     std::os::unix::fs::symlink("loop", desk.path("loop")).unwrap();
     refused("loop", "oo many levels of symbolic links");
 
+    let large = fs::File::create(desk.path("large.crt")).unwrap();
+    large.set_len(400 << 20).unwrap();
+    refused(
+        "large.crt",
+        "--output large.crt: the file is larger than 4 MiB",
+    );
+    assert_eq!(large.metadata().unwrap().len(), 400 << 20);
+
     // A file that could be written, in a directory where it cannot be replaced.
     set_mode(&desk.path("account.key"), 0o644);
     set_mode(&desk.path("acme"), 0o777);

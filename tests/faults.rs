@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openssl::x509::X509;
 use serde_json::{Value, json};
@@ -533,6 +533,21 @@ fn an_order_that_lags_behind_its_authorizations() {
         })
     });
     stage.issues().issued();
+}
+
+#[test]
+fn an_order_that_lags_for_long() {
+    let all_valid = OnceLock::new();
+    let lag = move |reply: &mut Reply, _| {
+        // Long enough for its authorizations to be read again, and for silence to be broken after that.
+        let since = all_valid.get_or_init(Instant::now);
+        if since.elapsed() < Duration::from_secs(12) {
+            reply.edit(|order| order["status"] = json!("pending"));
+        }
+    };
+    stage(|ca| ca.lie("order", lag))
+        .issues()
+        .says("\n3 of 3 names verified\nWaiting for the CA to verify the order, ");
 }
 
 #[test]
@@ -1506,8 +1521,10 @@ fn a_new_nonce_without_a_nonce() {
 fn a_nonce_that_never_comes() {
     let stage = stage(|ca| {
         let none = |reply: &mut Reply, _| reply.drop_header("Replay-Nonce");
-        let ca = ca.lie("newNonce", |reply, count| {
-            if count == 1 {
+        let hung = AtomicBool::new(false);
+        // One of those that open a connection; what is asked for on an open one is needed at once.
+        let ca = ca.lie("newNonce", move |reply, _| {
+            if reply.is_first && !hung.swap(true, Ordering::Relaxed) {
                 reply.wire = Wire::Hang;
             }
         });
@@ -1681,17 +1698,12 @@ fn a_wrong_answer_from_a_public_address() {
 }
 
 #[test]
-fn a_challenge_file_that_others_keep_removing() {
+fn a_leftover_that_somebody_has_locked_is_replaced() {
     let stage = stage(|ca| ca);
     let path = stage.directory.path().join("acme").join(token(0));
     let file = fs::File::create(&path).unwrap();
-    // As a run does that is about to remove it.
     file.lock().unwrap();
-    let outcome = stage.getcrt().outcome();
-    outcome
-        .failed("cannot write the challenge file acme/")
-        .says(": other runs keep making and removing it\n");
-    assert!(path.exists());
+    stage.issues().issued();
 }
 
 impl Stage {
@@ -1718,8 +1730,6 @@ fn what_belongs_to_others_is_a_warning() {
         .outcome();
     outcome.exits(0).says("\nCertificate signed!\n");
     for told in [
-        "the web server may be unable to read acme/tOkEn-",
-        ", whose mode cannot be changed: Operation not permitted",
         "--output old.crt: its owner, group or mode cannot be kept: Operation not permitted",
         "--output old.crt is written, but may not survive a power failure: Permission denied",
     ] {

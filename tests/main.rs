@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test fails by a panic"
+    clippy::shadow_unrelated,
+    reason = "a test fails by a panic, and may run getcrt several times"
 )]
 
 mod accounts;

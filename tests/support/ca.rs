@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::mem::replace;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -37,6 +38,8 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
     pub wire: Wire,
+    /// Whether the request was the first one on its connection.
+    pub is_first: bool,
 }
 
 /// What becomes of a reply on its way.
@@ -66,6 +69,7 @@ impl Reply {
             headers,
             body: body.to_string().into_bytes(),
             wire: Wire::Whole,
+            is_first: false,
         }
     }
 
@@ -387,6 +391,7 @@ impl State {
         } else {
             self.honest_reply(resource, &head.path, &payload)
         };
+        reply.is_first = head.is_first;
         let nonce = self.nonce();
         if head.method != "GET" {
             reply.header("Replay-Nonce", &nonce);
@@ -541,6 +546,7 @@ impl State {
                 headers: Vec::new(),
                 body: Vec::new(),
                 wire: Wire::Whole,
+                is_first: false,
             },
             "newAccount" | "account" => {
                 let is_asking = payload["onlyReturnExisting"] == true;
@@ -623,6 +629,7 @@ impl State {
                     headers,
                     body,
                     wire: Wire::Whole,
+                    is_first: false,
                 }
             }
             _ => Reply::json(
@@ -858,6 +865,7 @@ struct Head {
     content_type: String,
     has_nonce_header: bool,
     length: usize,
+    is_first: bool,
 }
 
 /// Reads the head of a request; None at the end of the connection.
@@ -893,7 +901,9 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
     let lock = || state.lock().unwrap();
     lock().connections += 1;
     let mut reader = BufReader::new(stream);
-    while let Some(head) = read_head(&mut reader) {
+    let mut is_first = true;
+    while let Some(mut head) = read_head(&mut reader) {
+        head.is_first = replace(&mut is_first, false);
         let mut body = vec![0; head.length];
         if reader.read_exact(&mut body).is_err() {
             return;

@@ -1,19 +1,19 @@
-//! What a CA says (RFC 8555 §7.1), as types. Only what getcrt reads is modelled; members that are
-//! optional count as absent when they have a shape that we do not know.
+//! The objects of RFC 8555 §7.1 as a CA sends them. Only what getcrt reads is modelled. CAs differ in
+//! the optional members, so those stay JSON until they are needed; there `null` and `{}` count as absent.
 
 use std::fmt;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use super::problem::Problem;
+use crate::error::Failure;
+use crate::text::excerpt;
 
-/// Longest token that is accepted: it becomes a file name.
-const MAX_TOKEN: usize = 255;
-/// Longest text of a CA's that a line of ours repeats, in characters.
-const MAX_TEXT: usize = 1000;
+/// The longest token that is accepted, in characters: it becomes a file name.
+const MAX_TOKEN_CHARS: usize = 255;
 
 /// An absolute https URL, kept as the exact string that the CA gave (§6.1, §6.4).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 1000;
 pub struct AcmeUrl(String);
 
 impl AcmeUrl {
-    /// The URL as the CA wrote it.
+    /// Returns the URL as the CA wrote it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -31,13 +31,16 @@ impl TryFrom<String> for AcmeUrl {
     type Error = String;
 
     fn try_from(url: String) -> Result<AcmeUrl, String> {
-        let uri: Option<ureq::http::Uri> = url.parse().ok();
-        if uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host() != Some("")) {
+        let is_https = url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+            uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
+        });
+        if is_https {
             return Ok(AcmeUrl(url));
         }
-        let url = excerpt(&url);
-        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
-        Err(told)
+        Err(format!(
+            "`{}` is no https URL, and ACME is spoken over https only",
+            excerpt(&url)
+        ))
     }
 }
 
@@ -64,53 +67,59 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Where the CA's terms of service are, if it says so.
+    /// Returns where the CA's terms of service are, if it says so.
     pub fn terms_of_service(&self) -> Option<&str> {
         self.meta["termsOfService"].as_str()
     }
 
-    /// Where the CA suggests when to renew a certificate (RFC 9773 §4.1), if it does.
+    /// Returns the CA's website, if it names one.
+    pub fn website(&self) -> Option<&str> {
+        self.meta["website"].as_str()
+    }
+
+    /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.
     pub fn renewal_info_url(&self, certificate_id: &str) -> Option<AcmeUrl> {
         let base = self.renewal_info.as_str()?.trim_end_matches('/');
         AcmeUrl::try_from(format!("{base}/{certificate_id}")).ok()
     }
 
-    /// The CA's own page, where it may explain how to get an external account.
-    pub fn website(&self) -> Option<&str> {
-        self.meta["website"].as_str()
-    }
-
-    /// Whether the CA offers this profile (draft-ietf-acme-profiles).
+    /// Checks that the CA offers a profile (draft-ietf-acme-profiles).
     ///
     /// # Errors
-    /// It does not; what it offers is told below.
+    /// It does not. The details list the profiles that it offers.
     pub fn check_profile(&self, name: &str) -> Result<()> {
-        let profiles = self.meta["profiles"].as_object();
-        let profiles =
-            profiles.with_context(|| format!("--profile {name}: the CA has no profiles"))?;
-        let line = |(name, about): (&String, &Value)| {
-            let about = about.as_str().unwrap_or("no description");
-            format!("--profile {}: {}", excerpt(name), excerpt(about))
-        };
-        let failure = Failure::new(format!("--profile {name}: the CA has others"));
-        let failure = failure.below(profiles.iter().map(line).collect());
-        ensure!(profiles.contains_key(name), failure);
-        Ok(())
+        let profiles = self.meta["profiles"]
+            .as_object()
+            .with_context(|| format!("--profile {name}: the CA has no profiles"))?;
+        if profiles.contains_key(name) {
+            return Ok(());
+        }
+        let mut offered = Vec::new();
+        for (other, description) in profiles {
+            let description = description.as_str().unwrap_or("no description");
+            offered.push(format!(
+                "--profile {}: {}",
+                excerpt(other),
+                excerpt(description)
+            ));
+        }
+        bail!(Failure::new(format!("--profile {name}: the CA has others")).with_details(offered))
     }
 }
 
-/// What a certificate is asked for: a DNS name (§9.7.7) or an IP address (RFC 8738).
+/// What a certificate is for: a DNS name (§9.7.7) or an IP address (RFC 8738).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "value", rename_all = "lowercase")]
 pub enum Identifier {
-    /// A host name in lower case, as A-labels.
+    /// A host name, with A-labels for anything but ASCII. Those from a CSR or a certificate are in
+    /// lower case.
     Dns(String),
-    /// An address; its text is RFC 5952's for IPv6.
+    /// An address; IPv6 is written as in RFC 5952.
     Ip(IpAddr),
 }
 
 impl Identifier {
-    /// The host part of a URL that reaches this identifier.
+    /// Returns the host part of a URL that leads to this identifier.
     pub fn url_host(&self) -> String {
         match self {
             Identifier::Ip(IpAddr::V6(address)) => format!("[{address}]"),
@@ -128,7 +137,7 @@ impl fmt::Display for Identifier {
     }
 }
 
-/// The state of an order, an authorization or a challenge (§7.1.6).
+/// The status of an order, an authorization or a challenge (§7.1.6).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words are the RFC's")]
@@ -138,57 +147,56 @@ pub enum Status {
     Ready,
     Valid,
     Invalid,
-    /// One that this program does not know.
+    /// Any other word.
     #[serde(untagged)]
     Other(String),
 }
 
-/// A request for a certificate and where it stands (§7.1.3).
+/// An order for a certificate (§7.1.3).
 #[derive(Debug, Deserialize)]
 pub struct Order {
     /// Where it stands.
     pub status: Status,
-    /// What is ordered; later replies of some CAs lack it.
+    /// What is ordered. Some CAs leave it out of later responses.
     pub identifiers: Option<Vec<Identifier>>,
-    /// One for each identifier, in no particular order.
+    /// The URLs of the authorizations, in no particular order.
     pub authorizations: Option<Vec<AcmeUrl>>,
     #[serde(default)]
     finalize: Value,
     #[serde(default)]
     certificate: Value,
-    /// Why the order failed.
     #[serde(default)]
-    pub error: Problem,
+    error: Problem,
 }
 
 impl Order {
-    /// What is told of an order that the CA has given up.
-    pub fn failed(&self) -> Failure {
-        let line = format!("Order failed, it is {:?}: {}", self.status, self.error);
-        Failure::new(line).below(self.error.below())
+    /// Returns what the user is told of an order that has failed.
+    pub fn failure(&self) -> Failure {
+        let message = format!("Order failed, it is {:?}: {}", self.status, self.error);
+        self.error.clone().into_failure(message)
     }
 
-    /// Where the CSR goes.
+    /// Returns where the CSR is sent.
     ///
     /// # Errors
-    /// There is none, or it is no https URL.
+    /// The order has no such URL, or it is not https.
     pub fn finalize_url(&self) -> Result<AcmeUrl> {
         AcmeUrl::deserialize(&self.finalize).context("it has no usable finalize URL")
     }
 
-    /// Where the chain is, once the order is valid.
+    /// Returns where the chain is, once the order is valid.
     ///
     /// # Errors
-    /// There is none, or it is no https URL.
+    /// The order has no such URL, or it is not https.
     pub fn certificate_url(&self) -> Result<AcmeUrl> {
         AcmeUrl::deserialize(&self.certificate).context("it has no usable certificate URL")
     }
 }
 
-/// The CA's view of whether the account may have certificates for one identifier (§7.1.4).
+/// Whether the account may have certificates for one identifier (§7.1.4).
 #[derive(Debug, Deserialize)]
 pub struct Authorization {
-    /// Whose authorization this is.
+    /// The identifier.
     pub identifier: Identifier,
     /// Where it stands.
     pub status: Status,
@@ -196,28 +204,50 @@ pub struct Authorization {
     challenges: Value,
 }
 
+/// What has become of an authorization.
+pub enum Verdict {
+    /// The account controls the identifier.
+    Valid,
+    /// The CA has not decided. It may have met a problem and be about to try again (§8.2).
+    Pending(Option<Problem>),
+    /// The CA will not accept this authorization any more, for this reason (an empty one if it gives
+    /// none).
+    Failed(Problem),
+}
+
 impl Authorization {
-    /// The http-01 challenge. Others are not looked at: their members differ.
+    /// Returns the http-01 challenge. The others are not read: each type has members of its own.
     ///
     /// # Errors
-    /// The CA offers none, or one that lacks something or has a token that no file may bear.
+    /// The CA offers none, or one whose members cannot be used.
     pub fn http_01(&self) -> Result<Challenge> {
-        let challenge = self.challenges().find(|c| c["type"] == "http-01");
-        let challenge = challenge.context("the CA offers no http-01")?;
+        let challenge = self
+            .challenges()
+            .find(|challenge| challenge["type"] == "http-01")
+            .context("the CA offers no http-01")?;
         Challenge::deserialize(challenge).context("the CA's http-01 is not as RFC 8555 has it")
     }
 
-    /// What has come of it. An error may stand at any of the challenges (§8.2).
+    /// Returns what has become of it.
     pub fn verdict(&self) -> Verdict {
-        let mut problems = self.challenges().map(|c| Problem(c["error"].clone()));
-        let problem = problems.find(|problem| !problem.is_empty());
-        // Some CAs leave the authorization pending when its challenge has failed.
-        let has_failed = |c: &Value| c["type"] == "http-01" && c["status"] == "invalid";
         match self.status {
             Status::Valid => Verdict::Valid,
-            Status::Pending if !self.challenges().any(has_failed) => Verdict::Open(problem),
-            _ => Verdict::Failed(problem.unwrap_or_default()),
+            // Some CAs leave the authorization pending after its challenge has failed.
+            Status::Pending if !self.has_failed_challenge() => Verdict::Pending(self.problem()),
+            _ => Verdict::Failed(self.problem().unwrap_or_default()),
         }
+    }
+
+    fn has_failed_challenge(&self) -> bool {
+        self.challenges()
+            .any(|challenge| challenge["type"] == "http-01" && challenge["status"] == "invalid")
+    }
+
+    /// Returns the first problem among the challenges (§7.1.5: the error is the challenge's).
+    fn problem(&self) -> Option<Problem> {
+        self.challenges()
+            .filter_map(|challenge| Problem::deserialize(&challenge["error"]).ok())
+            .find(|problem| !problem.is_empty())
     }
 
     fn challenges(&self) -> impl Iterator<Item = &Value> {
@@ -225,34 +255,24 @@ impl Authorization {
     }
 }
 
-/// What has come of an authorization.
-pub enum Verdict {
-    /// The name is proven.
-    Valid,
-    /// The CA has not decided; it may have seen a problem and be about to try again.
-    Open(Option<Problem>),
-    /// The name is not proven, and will not be by this authorization.
-    Failed(Problem),
-}
-
 /// An http-01 challenge (§8.3).
 #[derive(Debug, Deserialize)]
 pub struct Challenge {
     /// Where it stands.
     pub status: Status,
-    /// Where the CA is told to look.
+    /// Where the CA is told that it can validate.
     pub url: AcmeUrl,
-    /// Names the file that the CA will fetch.
+    /// The name of the file that the CA will fetch.
     pub token: Token,
 }
 
-/// A challenge's token, of base64url characters only (§8.3): a safe file name.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// A challenge's token. It consists of base64url characters only (§8.3), so it is a safe file name.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Token(String);
 
 impl Token {
-    /// The token's text.
+    /// Returns the token's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -262,83 +282,20 @@ impl TryFrom<String> for Token {
     type Error = String;
 
     fn try_from(token: String) -> Result<Token, String> {
-        if is_base64url(&token) && token.len() <= MAX_TOKEN {
+        if is_base64url(&token) && token.len() <= MAX_TOKEN_CHARS {
             return Ok(Token(token));
         }
-        let token = excerpt(&token);
-        Err(format!("`{token}` is no token; no file is named after it"))
+        Err(format!(
+            "`{}` is no token; no file is named after it",
+            excerpt(&token)
+        ))
     }
 }
 
-/// A problem document (§6.7, RFC 7807): the CA's account of what is wrong, or nothing.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Problem(Value);
-
-impl Problem {
-    /// A member of the document, where it is a text.
-    pub fn text(&self, member: &str) -> Option<&str> {
-        self.0[member].as_str()
-    }
-
-    /// Whether this is ACME's error `kind`, such as `badNonce`.
-    pub fn is(&self, kind: &str) -> bool {
-        let ours = self.text("type").unwrap_or_default();
-        ours.strip_prefix("urn:ietf:params:acme:error:") == Some(kind)
-    }
-
-    /// Whether nothing is said; `{}` is no problem document.
-    pub fn is_empty(&self) -> bool {
-        let members = ["type", "detail", "subproblems"];
-        members.iter().all(|member| self.0[member].is_null())
-    }
-
-    /// A line for each subproblem, with its identifier (§6.7.1).
-    pub fn below(&self) -> Vec<String> {
-        let line = |subproblem: &Value| {
-            let problem = Problem(subproblem.clone());
-            match subproblem["identifier"]["value"].as_str() {
-                Some(name) => format!("{}: {problem}", excerpt(name)),
-                None => problem.to_string(),
-            }
-        };
-        let subproblems = self.0["subproblems"].as_array();
-        subproblems.into_iter().flatten().map(line).collect()
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.text("detail"), self.text("type")) {
-            (Some(detail), Some(kind)) => write!(f, "{} ({})", excerpt(detail), excerpt(kind))?,
-            (Some(text), None) | (None, Some(text)) => f.write_str(&excerpt(text))?,
-            (None, None) => f.write_str("the CA gives no reason")?,
-        }
-        match &self.0["algorithms"] {
-            Value::Null => Ok(()),
-            // §6.2: with badSignatureAlgorithm the CA says what it takes.
-            offered => write!(f, "; it takes {}", excerpt(&offered.to_string())),
-        }
-    }
-}
-
-/// Whether `text` is of base64url's characters (RFC 4648 §5), of which there is at least one.
+/// Whether `text` is one or more characters of base64url (RFC 4648 §5).
 pub fn is_base64url(text: &str) -> bool {
-    let is_one = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    !text.is_empty() && text.bytes().all(is_one)
-}
-
-/// At most [`MAX_TEXT`] characters of `text`, and a sign where something was left out.
-pub fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// Identifiers in one line.
-pub fn list<'a>(identifiers: impl IntoIterator<Item = &'a Identifier>) -> String {
-    let names: Vec<String> = identifiers.into_iter().map(Identifier::to_string).collect();
-    names.join(", ")
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_digit)
 }
 
 #[cfg(test)]
@@ -349,6 +306,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::text::MAX_EXCERPT_CHARS;
 
     /// The example of RFC 8555 §7.1.3, complete.
     #[test]
@@ -406,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::tests::cases())]
+        #![proptest_config(crate::property_tests::config())]
 
         /// Whatever a CA says, a resource or an error comes of it; and what is printed is bounded.
         #[test]
@@ -416,9 +374,9 @@ mod tests {
             if let Ok(authorization) = serde_json::from_value::<Authorization>(value.clone()) {
                 let _ = (authorization.http_01(), authorization.verdict());
             }
-            let problem = Problem(value);
-            prop_assert!(problem.to_string().chars().count() <= 3 * (MAX_TEXT + 20));
-            let _ = (problem.below(), problem.is("badNonce"));
+            let problem = Problem::deserialize(value).unwrap();
+            prop_assert!(problem.to_string().chars().count() <= 3 * (MAX_EXCERPT_CHARS + 20));
+            let _ = (problem.subproblem_lines(), problem.is("badNonce"));
         }
 
         #[test]

@@ -1,0 +1,339 @@
+//! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use log::warn;
+use openssl::rand::rand_bytes;
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::account_key::{AccountKey, Jws};
+use super::nonces::NoncePool;
+use super::purpose::Purpose;
+use super::request_error::RequestError;
+use super::resources::{AcmeUrl, Directory};
+use super::response::Response;
+use super::retry::{Decision, Effect, Reason, Retries};
+use super::transport::{MAX_CONNECTIONS, Request, Transport};
+use crate::deadline::{Deadline, OutOfTime};
+use crate::time;
+
+/// How long the connections that are opened ahead may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A client of one CA, for one account. Clones share connections, nonces, directory and account.
+#[derive(Clone)]
+pub struct Client<'a> {
+    transport: Transport,
+    deadline: Deadline,
+    key: &'a AccountKey,
+    nonces: Arc<NoncePool>,
+    directory: Arc<OnceLock<Directory>>,
+    /// The account's URL. Once it is known, it stands for the key in every request (§6.2).
+    account: Arc<OnceLock<AcmeUrl>>,
+}
+
+/// What became of a request that the CA must act on once only.
+pub enum Submission {
+    /// The CA has accepted it.
+    Accepted(Response),
+    /// Nobody knows: the response was lost or an error, or the CA was at it already. The object shows
+    /// what the CA has done.
+    Unclear,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Message<'a> {
+    Get,
+    Head,
+    /// A payload to sign; empty in a POST-as-GET (§6.3).
+    Post(&'a str),
+}
+
+impl<'a> Client<'a> {
+    /// Creates a client that has not sent anything yet. Besides the system's roots it trusts those in
+    /// the file `ca_bundle`.
+    ///
+    /// # Errors
+    /// `ca_bundle` is unusable, or the environment names a proxy of a kind that is not supported.
+    pub fn new(
+        key: &'a AccountKey,
+        ca_bundle: Option<&Path>,
+        deadline: Deadline,
+    ) -> Result<Client<'a>> {
+        Ok(Client {
+            transport: Transport::new(ca_bundle)?,
+            deadline,
+            key,
+            nonces: Arc::default(),
+            directory: Arc::default(),
+            account: Arc::default(),
+        })
+    }
+
+    /// Returns the key that signs the requests.
+    pub fn key(&self) -> &AccountKey {
+        self.key
+    }
+
+    /// Returns the deadline of all that this client does.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Returns the same client with another deadline.
+    pub fn with_deadline(&self, deadline: Deadline) -> Client<'a> {
+        Client {
+            deadline,
+            ..self.clone()
+        }
+    }
+
+    /// Cancels the run: pauses end at once, requests that are under way in a moment. Returns false if
+    /// it was cancelled before.
+    pub fn cancel(&self) -> bool {
+        let is_first = self.deadline.cancel();
+        if is_first {
+            self.transport.shut_down_soon();
+        }
+        is_first
+    }
+
+    /// Returns the CA's directory (§7.1.1). It is fetched once.
+    ///
+    /// # Errors
+    /// The CA cannot be reached, or what it serves at `url` is no directory.
+    pub fn directory(&self, url: &str) -> Result<&Directory> {
+        if let Some(directory) = self.directory.get() {
+            return Ok(directory);
+        }
+        let url = AcmeUrl::try_from(url.to_owned()).map_err(Error::msg)?;
+        let response = self.get(Purpose::Directory, &url)?;
+        let json: Value = response.json().unwrap_or_default();
+        if json["new-reg"].is_string() {
+            bail!("{url} speaks ACME v1, which is out of use; name the CA's RFC 8555 directory");
+        }
+        let directory = response
+            .json()
+            .with_context(|| format!("{url} is no directory"))?;
+        Ok(self.directory.get_or_init(|| directory))
+    }
+
+    /// Registers the account key at the URL `new_account`, or finds its account (§7.3). Returns the
+    /// account's URL with the CA's response. From now on the account's URL identifies the signer.
+    ///
+    /// # Errors
+    /// The CA refuses, cannot be reached, or does not say where the account is.
+    pub fn register(&self, new_account: &AcmeUrl, payload: &Value) -> Result<(AcmeUrl, Response)> {
+        let response = self.post(Purpose::NewAccount, new_account, payload)?;
+        let account = response.location()?;
+        let account = self.account.get_or_init(|| account);
+        Ok((account.clone(), response))
+    }
+
+    /// Sends a request that is not signed.
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached.
+    pub fn get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
+        self.send_repeatable(purpose, url, Message::Get)
+    }
+
+    /// Sends a signed request that the CA may act on twice without harm.
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached.
+    pub fn post(&self, purpose: Purpose, url: &AcmeUrl, payload: &Value) -> Result<Response> {
+        self.send_repeatable(purpose, url, Message::Post(&payload.to_string()))
+    }
+
+    /// Reads a resource: a signed request with an empty payload (§6.3).
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached.
+    pub fn post_as_get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
+        self.send_repeatable(purpose, url, Message::Post(""))
+    }
+
+    /// Sends a signed request that the CA must act on once only. It is sent again if the CA says that it
+    /// did not act on it, and not if that is unclear.
+    ///
+    /// # Errors
+    /// The CA refuses, or cannot be reached.
+    pub fn post_once(
+        &self,
+        purpose: Purpose,
+        url: &AcmeUrl,
+        payload: &Value,
+    ) -> Result<Submission> {
+        let payload = payload.to_string();
+        self.send(purpose, url, Message::Post(&payload), Effect::Once)
+    }
+
+    /// Opens the connections for work on `count` names, in threads of `scope`. Each one fetches the nonce
+    /// of its first signed request. Errors are ignored here: where they matter, the requests that follow
+    /// meet them again and report them.
+    pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
+        let Some(directory) = self.directory.get() else {
+            return;
+        };
+        let open = || {
+            let request = Request {
+                purpose: Purpose::NewNonce,
+                method: Method::HEAD,
+                url: &directory.new_nonce,
+                jws: None,
+            };
+            let deadline = self.deadline.at_most(OPEN_TIMEOUT);
+            if let Ok(response) = self.transport.send(&request, &deadline) {
+                self.nonces.add_from_response(&response);
+            }
+        };
+        // One is open since the directory was fetched.
+        for _ in 1..count.min(MAX_CONNECTIONS) {
+            // If no thread can be made, there is one connection less.
+            let _ = thread::Builder::new().spawn_scoped(scope, open);
+        }
+    }
+
+    fn send_repeatable(
+        &self,
+        purpose: Purpose,
+        url: &AcmeUrl,
+        message: Message,
+    ) -> Result<Response> {
+        match self.send(purpose, url, message, Effect::Repeatable)? {
+            Submission::Accepted(response) => Ok(response),
+            // It is sent again as long as it is unclear.
+            Submission::Unclear => Err(anyhow!("no reply from {url}")),
+        }
+    }
+
+    /// Sends a request until the CA accepts it or there is no point in going on.
+    fn send(
+        &self,
+        purpose: Purpose,
+        url: &AcmeUrl,
+        message: Message,
+        effect: Effect,
+    ) -> Result<Submission> {
+        let mut retries = Retries::new(effect);
+        loop {
+            if self.deadline.remaining().is_zero() {
+                bail!(OutOfTime(format!("no time left (--timeout) for {url}")));
+            }
+            let jws = match message {
+                Message::Post(payload) => Some(self.sign(url, payload)?),
+                Message::Get | Message::Head => None,
+            };
+            let request = Request {
+                purpose,
+                method: message.method(),
+                url,
+                jws: jws.as_ref(),
+            };
+            let received = self.transport.send(&request, &self.deadline);
+            if let (Message::Post(_), Ok(response)) = (message, &received) {
+                // §6.5: error responses bring a nonce, too.
+                self.nonces.add_from_response(response);
+            }
+            let error = match received.and_then(Response::into_result) {
+                Ok(response) => return Ok(Submission::Accepted(response)),
+                Err(error) => error,
+            };
+            let remaining = self.deadline.remaining();
+            match retries.decide(error.kind, error.retry_after, remaining, random_byte()) {
+                Decision::TryAnotherNonce(pause) => self.deadline.sleep(pause)?,
+                Decision::TryAgain(pause) => {
+                    self.pause_after(&error, url, "trying again", pause)?;
+                }
+                Decision::LookAtObject(pause) => {
+                    self.pause_after(&error, url, "looking what became of it", pause)?;
+                    return Ok(Submission::Unclear);
+                }
+                Decision::GiveUp(reason) => return Err(final_error(error, reason, url)),
+            }
+        }
+    }
+
+    /// Signs a payload for `url` (§6.2), with a nonce that was not used before.
+    fn sign(&self, url: &AcmeUrl, payload: &str) -> Result<Jws> {
+        let mut protected = json!({"nonce": self.take_nonce()?, "url": url});
+        match self.account.get() {
+            Some(account) => protected["kid"] = json!(account),
+            None => protected["jwk"] = self.key.jwk().clone(),
+        }
+        self.key
+            .sign(protected, payload)
+            .context("cannot sign with the account key")
+    }
+
+    /// Returns a nonce that a response has brought, or else a fresh one (§7.2).
+    fn take_nonce(&self) -> Result<String> {
+        if let Some(nonce) = self.nonces.get() {
+            return Ok(nonce);
+        }
+        let directory = self.directory.get().context("no directory has been read")?;
+        let url = &directory.new_nonce;
+        let response = self.send_repeatable(Purpose::NewNonce, url, Message::Head)?;
+        let nonce = response
+            .nonce()
+            .with_context(|| format!("{url} gives no usable Replay-Nonce"))?;
+        Ok(nonce.to_owned())
+    }
+
+    /// Says what went wrong and what `follows`, and sleeps until then.
+    fn pause_after(
+        &self,
+        error: &RequestError,
+        url: &AcmeUrl,
+        follows: &str,
+        pause: Duration,
+    ) -> Result<()> {
+        // After another request of this run has failed, nobody wants to hear of this one.
+        self.deadline.check_not_cancelled()?;
+        let seconds = pause.as_secs_f32().ceil();
+        warn!("{url}: {}; {follows} in {seconds} s", error.failure);
+        self.deadline.sleep(pause)?;
+        Ok(())
+    }
+}
+
+impl Message<'_> {
+    fn method(self) -> Method {
+        match self {
+            Message::Get => Method::GET,
+            Message::Head => Method::HEAD,
+            Message::Post(_) => Method::POST,
+        }
+    }
+}
+
+/// Returns the error of a request to `url` that is not tried again, with a hint that says when it may be.
+fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
+    let mut failure = *error.failure;
+    let hint = match reason {
+        Reason::WouldFailAgain => None,
+        Reason::NoTimeLeft => Some("no time was left (--timeout) for another try".to_owned()),
+        Reason::ComeBackAfter(wait) => {
+            let moment = time::to_text(time::now() + wait.as_secs().cast_signed());
+            let moment = moment.unwrap_or_else(|_| format!("{} s", wait.as_secs()));
+            Some(format!("the CA asks to come back after {moment}"))
+        }
+    };
+    // A hint of the failure's own knows more about the cause.
+    failure.hint = failure.hint.or(hint);
+    Error::new(failure).context(url.to_string())
+}
+
+/// Returns a byte that spreads the pauses of many clients; 255, which is fine too, without randomness.
+fn random_byte() -> u8 {
+    let mut byte = [u8::MAX];
+    let _ = rand_bytes(&mut byte);
+    byte[0]
+}

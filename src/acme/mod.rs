@@ -1,0 +1,20 @@
+//! The protocol: what is sent to a CA and what comes back (RFC 8555). Sections in the comments of
+//! this folder are RFC 8555's unless another RFC is named.
+//!
+//! Imports point one way: `client` puts `retry`, `polling`, `nonces` and `transport` together;
+//! `transport` yields a `response`, and a response holds `resources` or a `problem`.
+
+pub mod account_key;
+pub mod client;
+mod nonces;
+pub mod polling;
+pub mod problem;
+mod purpose;
+mod request_error;
+pub mod resources;
+pub mod response;
+mod retry;
+mod transport;
+
+pub use purpose::Purpose;
+pub use transport::{BUFFER_BYTES, MAX_CONNECTIONS, MIN_TIMEOUT, USER_AGENT};

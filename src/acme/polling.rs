@@ -1,0 +1,69 @@
+//! Waiting for the CA: the pauses between two polls, and what the user hears meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use log::info;
+
+use super::response::Response;
+use crate::deadline::{Deadline, OutOfTime};
+
+/// The first pause between two polls, and the longest; each is a tenth longer than the one before.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// The longest that a CA's Retry-After can make a poll wait.
+const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// After so long without a word the user is told what is waited for.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).
+pub struct Polling<'a> {
+    deadline: &'a Deadline,
+    started: Instant,
+    last_news: Instant,
+    interval: Duration,
+}
+
+impl Polling<'_> {
+    /// Begins to wait.
+    pub fn new(deadline: &Deadline) -> Polling<'_> {
+        Polling {
+            deadline,
+            started: Instant::now(),
+            last_news: Instant::now(),
+            interval: POLL_INTERVAL_MIN,
+        }
+    }
+
+    /// Sleeps until the next poll, at least as long as the CA asked for in `retry_after`. `awaited` says
+    /// what is waited for, after the words "Waiting for".
+    ///
+    /// # Errors
+    /// [`OutOfTime`] if the next poll would come after the deadline; or the run was cancelled.
+    pub fn pause(&mut self, retry_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
+        let pause = self.interval.max(retry_after);
+        if self.last_news.elapsed() + pause >= SILENCE_MAX {
+            self.last_news = Instant::now();
+            let seconds = self.started.elapsed().as_secs();
+            info!("Waiting for {}, {seconds} s so far...", awaited());
+        }
+        let remaining = self.deadline.remaining();
+        if pause >= remaining {
+            bail!(OutOfTime(format!(
+                "waiting for {}: to look again in {} s is too late for --timeout, in {} s",
+                awaited(),
+                pause.as_secs_f32().ceil(),
+                remaining.as_secs(),
+            )));
+        }
+        self.deadline.sleep(pause)?;
+        self.interval = (self.interval * 11 / 10).min(POLL_INTERVAL_MAX);
+        Ok(())
+    }
+}
+
+/// Returns how long the CA asks to wait before the next poll, within a bound; zero if it does not say.
+pub fn poll_after(response: &Response) -> Duration {
+    let retry_after = response.retry_after().unwrap_or_default();
+    retry_after.min(POLL_RETRY_AFTER_MAX)
+}

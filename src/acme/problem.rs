@@ -1,0 +1,91 @@
+//! Problem documents: the CA's own account of what went wrong (§6.7, RFC 7807).
+
+use std::fmt;
+
+use anyhow::Error;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::Failure;
+use crate::text::excerpt;
+
+/// What every error type of ACME begins with (§6.7).
+const ACME_ERROR: &str = "urn:ietf:params:acme:error:";
+
+/// A problem document. CAs bend its form, so nothing in it is required; see
+/// [`is_empty`](Problem::is_empty).
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Problem(Value);
+
+impl Problem {
+    /// Returns a member of the document, if it is a string.
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.0[member].as_str()
+    }
+
+    /// Whether its type is the ACME error `name`, such as `badNonce`.
+    pub fn is(&self, name: &str) -> bool {
+        self.text("type").is_some_and(|it| is_acme_error(it, name))
+    }
+
+    /// Whether the document says nothing: `{}` and `null` are no problem.
+    pub fn is_empty(&self) -> bool {
+        let members = ["type", "detail", "subproblems"];
+        members.iter().all(|member| self.0[member].is_null())
+    }
+
+    /// Returns a line for each subproblem, with its identifier (§6.7.1).
+    pub fn subproblem_lines(&self) -> Vec<String> {
+        let subproblems = self.0["subproblems"].as_array();
+        let mut lines = Vec::new();
+        for subproblem in subproblems.into_iter().flatten() {
+            let problem = Problem(subproblem.clone());
+            match subproblem["identifier"]["value"].as_str() {
+                Some(name) => lines.push(format!("{}: {problem}", excerpt(name))),
+                None => lines.push(problem.to_string()),
+            }
+        }
+        lines
+    }
+
+    /// Returns the failure whose message is `message`, with what this problem adds to it.
+    pub fn into_failure(self, message: String) -> Failure {
+        let mut failure = Failure::new(message).with_details(self.subproblem_lines());
+        failure.problem_type = self.text("type").map(str::to_owned);
+        failure
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.text("detail"), self.text("type")) {
+            (Some(detail), Some(kind)) => write!(f, "{} ({})", excerpt(detail), excerpt(kind))?,
+            (Some(text), None) | (None, Some(text)) => f.write_str(&excerpt(text))?,
+            (None, None) => f.write_str("the CA gives no reason")?,
+        }
+        // §6.2: with badSignatureAlgorithm the CA lists the algorithms that it accepts.
+        match &self.0["algorithms"] {
+            Value::Null => Ok(()),
+            accepted => write!(f, "; it takes {}", excerpt(&accepted.to_string())),
+        }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        let message = problem.to_string();
+        problem.into_failure(message)
+    }
+}
+
+/// Whether `error` is the CA's refusal with the ACME error `name`, such as `accountDoesNotExist`.
+pub fn is_refusal(error: &Error, name: &str) -> bool {
+    error
+        .downcast_ref::<Failure>()
+        .and_then(|failure| failure.problem_type.as_deref())
+        .is_some_and(|problem_type| is_acme_error(problem_type, name))
+}
+
+fn is_acme_error(problem_type: &str, name: &str) -> bool {
+    problem_type.strip_prefix(ACME_ERROR) == Some(name)
+}

@@ -1,0 +1,31 @@
+//! How a request to the CA fails.
+
+use std::time::Duration;
+
+use crate::error::Failure;
+
+/// A request that did not succeed: what that means for another try, and the words for the user.
+#[derive(Debug)]
+pub struct RequestError {
+    /// What another try can be expected to do.
+    pub kind: ErrorKind,
+    /// What the user is told.
+    pub failure: Box<Failure>,
+    /// How long the CA asks to wait before the next try.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a failed request means for another try.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ErrorKind {
+    /// The CA refused the nonce and did nothing else; a new nonce may do (§6.5).
+    BadNonce,
+    /// The CA did nothing, because it is asked too often (429).
+    TooManyRequests,
+    /// The CA is busy with an earlier request for the same thing (409, orderNotReady).
+    AlreadyUnderWay,
+    /// The connection was lost or the CA broke down (5xx): it may have acted on the request, or not.
+    OutcomeUnknown,
+    /// The same request would fail in the same way again.
+    Permanent,
+}

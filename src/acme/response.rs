@@ -1,0 +1,312 @@
+//! What the CA answered, read to its end: status, headers and body.
+
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::HeaderMap;
+
+use super::problem::Problem;
+use super::request_error::{ErrorKind, RequestError};
+use super::resources::{AcmeUrl, is_base64url};
+use crate::error::Failure;
+use crate::time;
+
+/// The longest Retry-After that is believed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// How much of a body that is neither JSON nor PEM is shown, in bytes.
+const MAX_SHOWN_BYTES: usize = 200;
+
+/// An HTTP response.
+#[derive(Default)]
+pub struct Response {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// Returns the body as a resource.
+    ///
+    /// # Errors
+    /// The body is not JSON, or not of that shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            if error.is_data() {
+                anyhow!("the CA's reply is not as RFC 8555 has it: {error}")
+            } else {
+                anyhow!("the CA's reply is not JSON: {}", self.beginning())
+            }
+        })
+    }
+
+    /// Returns the URL of the object that this response created. No other response tells it.
+    ///
+    /// # Errors
+    /// There is no Location header, or it holds no https URL.
+    pub fn location(&self) -> Result<AcmeUrl> {
+        let location = self
+            .header("Location")
+            .context("the CA's reply has no Location header")?;
+        AcmeUrl::try_from(location.to_owned()).map_err(Error::msg)
+    }
+
+    /// Returns the nonce that the response brings. One that is not base64url is ignored (§6.5.1).
+    pub fn nonce(&self) -> Option<&str> {
+        let nonce = self.header("Replay-Nonce")?;
+        if is_base64url(nonce) {
+            Some(nonce)
+        } else {
+            None
+        }
+    }
+
+    /// Returns how long the CA asks to wait (RFC 9110 §10.2.3), in seconds or until a date; zero if the
+    /// date is past. Anything else counts as absent.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let value = self.header("Retry-After")?;
+        let seconds = match value.parse::<u64>() {
+            Ok(seconds) => seconds,
+            Err(_) => {
+                let until = time::from_http_date(value)? - time::now();
+                until.max(0).cast_unsigned()
+            }
+        };
+        Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    }
+
+    /// Returns where the CA offers the same certificate with another chain (§7.4.2).
+    pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
+        let mut urls = Vec::new();
+        for header in self.headers.get_all("Link") {
+            // RFC 8288 §3: `<URL>; rel="alternate"`. One header may hold several links. Each `<` begins
+            // one, and its parameters reach to the next.
+            for link in header.to_str().unwrap_or_default().split('<') {
+                if let Some((url, parameters)) = link.split_once('>')
+                    && parameters.split(';').any(is_rel_alternate)
+                    && let Ok(url) = AcmeUrl::try_from(url.to_owned())
+                {
+                    urls.push(url);
+                }
+            }
+        }
+        urls
+    }
+
+    /// Returns the response itself if the CA did what it was asked to do, and what went wrong otherwise.
+    pub fn into_result(self) -> Result<Response, RequestError> {
+        if self.status < 300 {
+            return Ok(self);
+        }
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap_or_default();
+        Err(RequestError {
+            kind: error_kind(self.status, &problem),
+            retry_after: self.retry_after(),
+            failure: Box::new(self.failure(problem)),
+        })
+    }
+
+    /// Returns what the user is told of an error status: the problem document, or else the beginning of
+    /// what the CA sent instead.
+    fn failure(&self, problem: Problem) -> Failure {
+        let status = self.status;
+        let is_json = serde_json::from_slice::<Value>(&self.body).is_ok();
+        if problem.is_empty() && !is_json {
+            return Failure::new(format!("HTTP {status}, {}", self.beginning()));
+        }
+        // §7.3.3: the user has to agree to something on that page.
+        let page = if problem.is("userActionRequired") {
+            problem.text("instance").map(str::to_owned)
+        } else {
+            None
+        };
+        let message = format!("HTTP {status}, {problem}");
+        let failure = problem.into_failure(message);
+        match page {
+            Some(url) => failure.with_hint(format!("the CA wants you to visit {url}")),
+            None => failure,
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Describes a body that is not what it should be.
+    fn beginning(&self) -> String {
+        let length = self.body.len().min(MAX_SHOWN_BYTES);
+        let text = String::from_utf8_lossy(&self.body[..length]);
+        match text.trim() {
+            "" => "an empty reply".to_owned(),
+            json if json.starts_with(['{', '[']) => "damaged JSON".to_owned(),
+            text => format!("a reply that begins `{text}`"),
+        }
+    }
+}
+
+/// Classifies an error status.
+fn error_kind(status: u16, problem: &Problem) -> ErrorKind {
+    if problem.is("badNonce") {
+        return ErrorKind::BadNonce;
+    }
+    match status {
+        429 => ErrorKind::TooManyRequests,
+        409 => ErrorKind::AlreadyUnderWay,
+        _ if problem.is("orderNotReady") => ErrorKind::AlreadyUnderWay,
+        500.. => ErrorKind::OutcomeUnknown,
+        _ => ErrorKind::Permanent,
+    }
+}
+
+/// Whether a parameter of a link is `rel=alternate`, quoted or not.
+fn is_rel_alternate(parameter: &str) -> bool {
+    let bare: String = parameter
+        .chars()
+        .filter(|character| !matches!(character, ' ' | '"' | ','))
+        .collect();
+    bare.eq_ignore_ascii_case("rel=alternate")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use openssl::asn1::{Asn1Time, Asn1TimeRef};
+    use proptest::prelude::*;
+
+    use super::super::resources::Directory;
+    use super::*;
+    use crate::property_tests;
+
+    fn response(headers: HeaderMap) -> Response {
+        Response {
+            status: 503,
+            headers,
+            body: Vec::new(),
+        }
+    }
+
+    fn asked(value: &str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Retry-After", value.parse().ok()?);
+        let wait = response(headers).retry_after()?;
+        Some(wait.as_secs())
+    }
+
+    /// A moment as HTTP writes it, by way of OpenSSL's `Nov  6 08:49:37 1994 GMT`.
+    fn http_date(moment: &Asn1TimeRef) -> String {
+        let text = moment.to_string();
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        format!(
+            "Sun, {:0>2} {} {} {} GMT",
+            parts[1], parts[0], parts[3], parts[2]
+        )
+    }
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        assert_eq!(asked("0"), Some(0));
+        assert_eq!(asked("120"), Some(120));
+        assert_eq!(asked("1000000000"), Some(MAX_RETRY_AFTER.as_secs()));
+        for nonsense in [
+            "",
+            "-1",
+            "soon",
+            "1.5",
+            "99999999999999999999999",
+            "Sun, 99 Foo 2026 08:49:37 GMT",
+        ] {
+            assert_eq!(asked(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        let tomorrow = asked(&http_date(&Asn1Time::days_from_now(1).unwrap())).unwrap();
+        assert!((86_000..=86_400).contains(&tomorrow), "{tomorrow}");
+        let far = asked(&http_date(&Asn1Time::days_from_now(4000).unwrap()));
+        assert_eq!(far, Some(MAX_RETRY_AFTER.as_secs()));
+    }
+
+    /// Several links in one header, several headers, with and without quotes.
+    #[test]
+    fn links_to_alternate_chains() {
+        let mut headers = HeaderMap::new();
+        for value in [
+            r#"<https://ca.test/directory>;rel="index""#,
+            r#"<https://ca.test/a>; rel="alternate", <https://ca.test/up>;rel=up,<https://ca.test/b>;title="x; y, z";rel=alternate"#,
+            "<http://ca.test/c>;rel=alternate",
+            "rel=alternate",
+        ] {
+            headers.append("Link", value.parse().unwrap());
+        }
+        let urls = response(headers).alternate_urls();
+        let urls: Vec<&str> = urls.iter().map(AcmeUrl::as_str).collect();
+        assert_eq!(urls, ["https://ca.test/a", "https://ca.test/b"]);
+    }
+
+    #[test]
+    fn kinds_of_errors() {
+        let kind = |status, body: &str| {
+            let body = body.as_bytes().to_vec();
+            let headers = HeaderMap::new();
+            let response = Response {
+                status,
+                headers,
+                body,
+            };
+            response.into_result().err().map(|error| error.kind)
+        };
+        let problem = |name| format!(r#"{{"type": "urn:ietf:params:acme:error:{name}"}}"#);
+        assert_eq!(kind(201, ""), None);
+        assert_eq!(kind(307, ""), Some(ErrorKind::Permanent));
+        assert_eq!(kind(400, &problem("badNonce")), Some(ErrorKind::BadNonce));
+        assert_eq!(
+            kind(400, r#"{"type": "badNonce"}"#),
+            Some(ErrorKind::Permanent)
+        );
+        assert_eq!(
+            kind(403, &problem("orderNotReady")),
+            Some(ErrorKind::AlreadyUnderWay)
+        );
+        assert_eq!(
+            kind(409, &problem("conflict")),
+            Some(ErrorKind::AlreadyUnderWay)
+        );
+        assert_eq!(kind(429, ""), Some(ErrorKind::TooManyRequests));
+        assert_eq!(kind(503, "<html>"), Some(ErrorKind::OutcomeUnknown));
+    }
+
+    proptest! {
+        #![proptest_config(property_tests::config())]
+
+        #[test]
+        fn any_retry_after_is_bounded(
+            value in "-?[0-9]{0,25}|[A-Z][a-z]{2}, [0-9]{1,3} (Jan|Feb|Dec|Foo|anF) [0-9]{0,6} [0-9:]{0,9} GMT|\\PC*",
+        ) {
+            prop_assert!(asked(&value).is_none_or(|wait| wait <= MAX_RETRY_AFTER.as_secs()));
+        }
+
+        #[test]
+        fn any_link_is_https(
+            links in prop::collection::vec("(<https?://[a-z]{1,5}\\.test/[a-z]{0,3}>; ?(rel=\"?(alternate|up)\"?|x=y),? ?)|\\PC{0,20}", 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in links.iter().filter_map(|link| link.parse().ok()) {
+                headers.append("Link", value);
+            }
+            let urls = response(headers).alternate_urls();
+            prop_assert!(urls.iter().all(|url| url.as_str().starts_with("https://")));
+        }
+
+        #[test]
+        fn any_reply_can_be_told(status in 200u16..600, body: Vec<u8>) {
+            let response = Response { status, headers: HeaderMap::new(), body };
+            let _ = (response.json::<Directory>(), response.location());
+            if let Err(error) = response.into_result() {
+                prop_assert!(error.failure.to_string().len() < 5000);
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The challenge files in the acme-dir, which the web server serves and the CA fetches.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::acme::resources::Token;
+use crate::temporary::{TemporaryFile, remove_if_it_holds};
+
+/// How often a file is created whose name is taken by a leftover. Once would be enough if there were no
+/// other runs that use the same directory at the same moment.
+const MAX_TRIES: u32 = 10;
+
+/// The directory that the web server serves as `/.well-known/acme-challenge/`.
+pub struct AcmeDir(PathBuf);
+
+impl AcmeDir {
+    /// Takes a directory after a test that files can be created in it.
+    ///
+    /// # Errors
+    /// There is no such directory, or it takes no files.
+    pub fn open(path: &Path) -> Result<AcmeDir> {
+        let option = || format!("--acme-dir {}", path.display());
+        let metadata = fs::metadata(path).with_context(option)?;
+        ensure!(metadata.is_dir(), "{}: this is no directory", option());
+        // It is removed at once.
+        TemporaryFile::create_private_in(path)
+            .context("no file can be made in it")
+            .with_context(option)?;
+        Ok(AcmeDir(path.to_owned()))
+    }
+
+    /// Creates the file that the CA will fetch for `token`. It holds the key authorization and nothing
+    /// else (RFC 8555 §8.3).
+    ///
+    /// # Errors
+    /// The file cannot be written, or a foreign file has its name.
+    pub fn write(&self, token: &Token, key_authorization: &str) -> Result<TemporaryFile> {
+        let path = self.0.join(token.as_str());
+        create_or_replace(&path, key_authorization)
+            .with_context(|| format!("cannot write the challenge file {}", path.display()))
+    }
+}
+
+/// Creates the file, in place of the leftover of a run that was killed, if there is one.
+fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match TemporaryFile::create_public(path, key_authorization) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < MAX_TRIES => {
+                remove_leftover(path, key_authorization)?;
+            }
+            created => return Ok(created?),
+        }
+    }
+}
+
+fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {
+    match remove_if_it_holds(path, key_authorization) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            bail!("a foreign file has that name: look what it is, remove it if nothing needs it")
+        }
+        // Another run was faster.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+    use super::*;
+
+    fn token() -> Token {
+        Token::try_from("token".to_owned()).unwrap()
+    }
+
+    /// Two runs with one account can be given one token.
+    #[test]
+    fn a_file_of_another_run_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let acme_dir = AcmeDir::open(directory.path()).unwrap();
+        let path = directory.path().join("token");
+        let first = acme_dir.write(&token(), "token.thumbprint").unwrap();
+        let second = acme_dir.write(&token(), "token.thumbprint").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"token.thumbprint");
+        drop(first);
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    /// What has taken the place of a challenge file meanwhile is somebody else's.
+    #[test]
+    fn a_file_put_in_its_place_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let acme_dir = AcmeDir::open(directory.path()).unwrap();
+        let file = acme_dir.write(&token(), "token.thumbprint").unwrap();
+        fs::remove_file(file.path()).unwrap();
+        fs::write(file.path(), "foreign").unwrap();
+        let path = file.path().to_owned();
+        drop(file);
+        assert_eq!(fs::read(path).unwrap(), b"foreign");
+    }
+}

@@ -1,0 +1,49 @@
+//! The error type that carries more than one line: details, a hint, an undelivered certificate.
+
+use std::fmt;
+
+/// What went wrong, and what is printed below the `error:` line.
+///
+/// It travels inside an [`anyhow::Error`], whose contexts say which step and object it concerns.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    message: String,
+    /// The type of the CA's problem document, if the CA sent one (RFC 8555 §6.7).
+    pub problem_type: Option<String>,
+    /// One line for each failed name or subproblem.
+    pub details: Vec<String>,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+    /// The PEM of a chain that was issued but could not be written. It is public, so it is printed.
+    pub undelivered_chain: Option<String>,
+}
+
+impl Failure {
+    /// Creates a failure that has a message and nothing else.
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure {
+            message: message.into(),
+            ..Failure::default()
+        }
+    }
+
+    /// Adds a hint.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the lines that are printed below the message.
+    pub fn with_details(mut self, details: Vec<String>) -> Failure {
+        self.details = details;
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,118 @@
+//! What getcrt prints on stderr: one printable line for each record of the log, the exchanges that
+//! `-v` shows, and the error at the end. Only clap's usage errors do not come through here.
+
+use std::io::{self, IsTerminal, Write};
+use std::{env, iter};
+
+use anyhow::Error;
+use env_logger::fmt::Formatter;
+use log::{Level, LevelFilter, Record, debug, error};
+
+use crate::error::Failure;
+use crate::options::Options;
+use crate::text::printable;
+
+/// What the heading of an exchange announces. It decides the colour.
+#[derive(Clone, Copy)]
+pub enum Heading {
+    /// A request.
+    Request,
+    /// A response that says that all went well.
+    Success,
+    /// A response that does not, or none.
+    Failure,
+}
+
+impl Heading {
+    const ALL: [Heading; 3] = [Heading::Request, Heading::Success, Heading::Failure];
+
+    /// Returns the target of its log records, by which the logger knows it.
+    fn target(self) -> &'static str {
+        match self {
+            Heading::Request => concat!(env!("CARGO_CRATE_NAME"), "::request"),
+            Heading::Success => concat!(env!("CARGO_CRATE_NAME"), "::success"),
+            Heading::Failure => concat!(env!("CARGO_CRATE_NAME"), "::failure"),
+        }
+    }
+
+    /// Returns its colour at a terminal, as the number that the escape sequence takes.
+    fn colour(self) -> u8 {
+        match self {
+            Heading::Request => 36, // cyan
+            Heading::Success => 32, // green
+            Heading::Failure => 31, // red
+        }
+    }
+}
+
+/// Installs the logger. That stderr is closed or full does not stop a run: the logger ignores it.
+pub fn open(options: &Options) {
+    let level = if options.quiet {
+        LevelFilter::Error
+    } else {
+        match options.verbose {
+            0 => LevelFilter::Info,
+            1 => LevelFilter::Debug,
+            _ => LevelFilter::Trace,
+        }
+    };
+    // https://no-color.org
+    let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_coloured = io::stderr().is_terminal() && !no_color;
+    env_logger::Builder::new()
+        .filter_module(env!("CARGO_CRATE_NAME"), level)
+        .format(move |out, record| write_record(out, record, is_coloured))
+        .init();
+}
+
+fn write_record(out: &mut Formatter, record: &Record, is_coloured: bool) -> io::Result<()> {
+    let text = record.args().to_string();
+    let heading = Heading::ALL
+        .into_iter()
+        .find(|heading| heading.target() == record.target());
+    match heading {
+        Some(heading) => {
+            let colour = heading.colour();
+            for (index, line) in text.lines().enumerate() {
+                let line = printable(line);
+                if index == 0 && is_coloured {
+                    writeln!(out, "\x1b[{colour}m{line}\x1b[0m")?;
+                } else {
+                    writeln!(out, "{line}")?;
+                }
+            }
+            Ok(())
+        }
+        None if record.level() == Level::Warn => writeln!(out, "warning: {}", printable(&text)),
+        None => writeln!(out, "{}", printable(&text)),
+    }
+}
+
+/// Prints an exchange for `-v`: a heading, and the lines below it. They are one record, so that other
+/// threads cannot come between them.
+pub fn show_exchange(heading: Heading, first_line: String, lines: Vec<String>) {
+    let all: Vec<String> = iter::once(first_line).chain(lines).collect();
+    debug!(target: heading.target(), "{}", all.join("\n"));
+}
+
+/// Prints the error that ended the run, with its details, its hint, and the chain that could not be
+/// delivered.
+pub fn report(error: &Error) {
+    // Threads that are still about have nothing to add.
+    log::set_max_level(LevelFilter::Error);
+    error!("error: {error:#}");
+    let Some(failure) = error.downcast_ref::<Failure>() else {
+        return;
+    };
+    for line in &failure.details {
+        error!("  {line}");
+    }
+    if let Some(hint) = &failure.hint {
+        error!("hint: {hint}");
+    }
+    if let Some(pem) = &failure.undelivered_chain {
+        for line in pem.lines() {
+            error!("{line}");
+        }
+    }
+}

@@ -86,8 +86,10 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     let (order_url, new_order) = thread::scope(|scope| {
-        // Account and order need one connection, the names several. Those are opened meanwhile.
-        client.open_connections(scope, csr.identifiers.len());
+        // Account and order need one connection, many names need several. Those are opened meanwhile.
+        if csr.identifiers.len() > 1 {
+            client.open_connections(scope, csr.identifiers.len());
+        }
         register_account(&client, directory, options)?;
         place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
     })?;

@@ -1,7 +1,7 @@
 //! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -175,30 +175,35 @@ impl<'a> Client<'a> {
         self.send(purpose, url, Message::Post(&payload), Effect::Once)
     }
 
-    /// Opens the connections for work on `count` names, in threads of `scope`. Each one fetches the nonce
-    /// of its first signed request. Errors are ignored here: where they matter, the requests that follow
-    /// meet them again and report them.
+    /// Opens the connections for work on `count` names, in threads of `scope`, each by fetching the nonce of
+    /// its first signed request. Returns as soon as there is one nonce. Errors are ignored here: where they
+    /// matter, the requests that follow meet them again and report them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
         let Some(directory) = self.directory.get() else {
             return;
         };
-        let open = || {
-            let request = Request {
-                purpose: Purpose::NewNonce,
-                method: Method::HEAD,
-                url: &directory.new_nonce,
-                jws: None,
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..count.min(MAX_CONNECTIONS) {
+            let sender = sender.clone();
+            let open = move || {
+                let request = Request {
+                    purpose: Purpose::NewNonce,
+                    method: Method::HEAD,
+                    url: &directory.new_nonce,
+                    jws: None,
+                };
+                let deadline = self.deadline.at_most(OPEN_TIMEOUT);
+                if let Ok(response) = self.transport.send(&request, &deadline) {
+                    self.nonces.add_from_response(&response);
+                    let _ = sender.send(());
+                }
             };
-            let deadline = self.deadline.at_most(OPEN_TIMEOUT);
-            if let Ok(response) = self.transport.send(&request, &deadline) {
-                self.nonces.add_from_response(&response);
-            }
-        };
-        // One is open since the directory was fetched.
-        for _ in 1..count.min(MAX_CONNECTIONS) {
             // If no thread can be made, there is one connection less.
             let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
+        // This ends with an error when all threads have ended without a nonce.
+        drop(sender);
+        let _ = receiver.recv();
     }
 
     fn send_repeatable(

@@ -1,4 +1,4 @@
-//! The command line: what can be asked of getcrt, and nothing else.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,11 @@ use clap::{ArgAction, CommandFactory, Parser, ValueHint};
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Let's Encrypt's staging directory: the same service with generous limits and untrusted roots.
 pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
-/// acme-tiny's default for `--ca`; scripts that pass it mean "the default directory".
+/// acme-tiny's default for `--ca`. Scripts that pass it mean the default CA, so it counts as not given.
 const ACME_TINY_DEFAULT_CA: &str = "https://acme-v02.api.letsencrypt.org";
 
-// The headings of the help. Its texts are cut for 80 columns, as clap breaks no lines here.
+// The headings of the help. All its lines fit 80 columns as they stand: without its `wrap_help` feature
+// clap does not break them.
 const NEEDED: &str = "Needed";
 const OUTPUT: &str = "Output";
 const THE_CA: &str = "The CA";
@@ -87,7 +88,7 @@ pub struct Options {
     /// Contacts for the account, e.g. you@example.org
     ///
     /// They replace those that the CA has; without a value they are removed.
-    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = contact, help_heading = THE_CA, verbatim_doc_comment)]
+    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = parse_contact, help_heading = THE_CA, verbatim_doc_comment)]
     pub contact: Option<Vec<String>>,
 
     /// Key identifier for external account binding
@@ -150,7 +151,7 @@ pub struct Options {
     #[arg(short, long, action = ArgAction::Count, help_heading = TALKING, verbatim_doc_comment)]
     pub verbose: u8,
 
-    // The last two are clap's own, here for their place in the help; it acts on them itself.
+    // clap acts on these two itself. They are declared here for their place in the help.
     /// Print help, in short (-h) or in full (--help)
     #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = TALKING)]
     _help: Option<bool>,
@@ -179,41 +180,55 @@ impl Options {
     /// Reads the process's command line; prints help, version or a usage error and exits there.
     pub fn from_command_line() -> Options {
         let options = Options::parse();
-        if options.ca().is_some() && (options.staging || options.directory_url.is_some()) {
-            let other = match options.staging {
-                true => "--staging",
-                false => "--directory-url",
-            };
-            let message = format!("the argument '--ca <URL>' cannot be used with '{other}'");
-            Options::command().error(ArgumentConflict, message).exit();
+        // clap cannot check this conflict: it does not know that one value counts as not given.
+        if options.ca_unless_default().is_some() {
+            if options.staging {
+                exit_with_ca_conflict("--staging");
+            }
+            if options.directory_url.is_some() {
+                exit_with_ca_conflict("--directory-url");
+            }
         }
         options
     }
 
-    /// The directory of the CA that was asked for.
+    /// Returns the URL of the CA's directory.
     pub fn directory(&self) -> String {
-        match (&self.directory_url, self.ca()) {
-            (Some(url), _) => url.clone(),
-            (None, Some(base)) => format!("{base}/directory"),
-            (None, None) if self.staging => LETS_ENCRYPT_STAGING.to_owned(),
-            (None, None) => LETS_ENCRYPT.to_owned(),
+        if let Some(url) = &self.directory_url {
+            url.clone()
+        } else if let Some(base) = self.ca_unless_default() {
+            format!("{base}/directory")
+        } else if self.staging {
+            LETS_ENCRYPT_STAGING.to_owned()
+        } else {
+            LETS_ENCRYPT.to_owned()
         }
     }
 
-    /// Whether it is Let's Encrypt's staging that is asked, by whatever option.
+    /// Whether the CA is Let's Encrypt's staging, whichever option names it.
     pub fn is_staging(&self) -> bool {
         self.directory() == LETS_ENCRYPT_STAGING
     }
 
-    /// `--ca` where it says something.
-    fn ca(&self) -> Option<&str> {
-        let ca = self.ca.as_deref();
-        ca.filter(|url| *url != ACME_TINY_DEFAULT_CA)
+    /// Returns the value of `--ca`, unless it is acme-tiny's default.
+    fn ca_unless_default(&self) -> Option<&str> {
+        match self.ca.as_deref() {
+            Some(ACME_TINY_DEFAULT_CA) => None,
+            other => other,
+        }
     }
 }
 
-/// A contact as the CA wants it (RFC 8555 §7.3): a URL, and a `mailto:` of one plain address.
-fn contact(contact: &str) -> Result<String, &'static str> {
+fn exit_with_ca_conflict(other_option: &str) -> ! {
+    let message = format!("the argument '--ca <URL>' cannot be used with '{other_option}'");
+    Options::command().error(ArgumentConflict, message).exit()
+}
+
+/// Parses a contact: a URL, or an e-mail address for which `mailto:` is put before it.
+///
+/// # Errors
+/// The address is empty, or it is several addresses or has header fields (RFC 8555 §7.3).
+fn parse_contact(contact: &str) -> Result<String, &'static str> {
     match contact.split_once(':').unwrap_or(("mailto", contact)) {
         ("mailto", "") => Err("the address is empty"),
         ("mailto", address) if address.contains([',', '?']) => {

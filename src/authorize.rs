@@ -1,8 +1,9 @@
-//! How the names of an order are proven to the CA, in passes over all of them: each pass is made for all
-//! names before the next begins. Sections in the comments are RFC 8555's.
+//! Proves the names of an order to the CA, in passes over all of them: each pass is made for all names
+//! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Sections in the comments
+//! are RFC 8555's.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use log::{info, warn};
@@ -17,25 +18,21 @@ use crate::acme::resources::{
 use crate::acme::response::Response;
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
-use crate::deadline::OutOfTime;
 use crate::error::Failure;
 use crate::parallel::try_map_parallel;
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
 use crate::text::comma_separated;
 
-/// How long a challenge may show an error and stay undecided: the CA may be trying again (§8.2).
-const ERROR_GRACE: Duration = Duration::from_secs(30);
-/// How long an order may stay pending before its authorizations are read to see why.
-const STANDSTILL: Duration = Duration::from_secs(5);
-
 /// An authorization that the CA has not granted yet.
 pub struct PendingAuthorization {
-    identifier: Identifier,
-    url: AcmeUrl,
+    /// The name to prove.
+    pub identifier: Identifier,
+    /// Where the authorization is read.
+    pub url: AcmeUrl,
+    /// How long the CA asks to wait before it is read again.
+    pub poll_after: Duration,
     challenge: Challenge,
-    /// How long the CA asks to wait before the authorization is read again.
-    poll_after: Duration,
 }
 
 /// The challenge file of a pending authorization.
@@ -45,8 +42,8 @@ pub struct ChallengeFile<'a> {
     file: TemporaryFile,
 }
 
-/// Why a name could not be proven.
-type NameFailure = (Identifier, Failure);
+/// A name that could not be proven, and why.
+pub type NameFailure = (Identifier, Failure);
 
 /// Reads all authorizations of the order and returns those that are pending, in the order of the CSR's
 /// names. (§7.1.3: the CA lists them in any order.)
@@ -75,7 +72,7 @@ pub fn read_authorizations(
 
     let mut pending = Vec::new();
     let mut failed = Vec::new();
-    for (_, url, authorization, poll_after) in authorizations {
+    for (_, url, authorization, wait) in authorizations {
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
@@ -87,8 +84,8 @@ pub fn read_authorizations(
                 pending.push(PendingAuthorization {
                     identifier,
                     url: url.clone(),
+                    poll_after: wait,
                     challenge,
-                    poll_after,
                 });
             }
         }
@@ -127,7 +124,11 @@ fn authorization_urls(order: &Order) -> Result<Vec<AcmeUrl>> {
     Ok(urls)
 }
 
-fn parse_authorization(response: &Response, url: &AcmeUrl) -> Result<Authorization> {
+/// Returns the authorization in a response. Its `url` is for the error.
+///
+/// # Errors
+/// The response is no authorization.
+pub fn parse_authorization(response: &Response, url: &AcmeUrl) -> Result<Authorization> {
     response
         .json()
         .with_context(|| format!("authorization {url}"))
@@ -157,11 +158,12 @@ pub fn write_challenge_files<'a>(
     Ok(files)
 }
 
-/// Checks that the web server serves all challenge files, before an attempt at the CA is used up. What
-/// cannot be seen from here is a warning.
+/// Fetches all challenge files from the web server, before an attempt at the CA is used up. If there is no
+/// answer, or one by a way that a validator would not go, that is a warning: this machine may not see the
+/// web server as the CA does.
 ///
 /// # Errors
-/// The web server gives a wrong answer for some names.
+/// The answer for some names is not the key authorization.
 pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16) -> Result<()> {
     let findings = try_map_parallel(client, files, |file| {
         let url = file.url(port);
@@ -213,27 +215,29 @@ impl ChallengeFile<'_> {
 /// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
-/// The CA refuses, and why for each name that it refuses.
+/// The CA refuses, or cannot be reached. The error lists every name for which this happened.
 pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
-    // Several may be refused before the pass ends, and the user should hear of all of them.
-    let refused = Mutex::new(Vec::new());
-    let submitted = try_map_parallel(client, pending, |authorization| {
+    // Of the errors of a pass only the first is returned, and the user should see all.
+    let failures = Mutex::new(Vec::new());
+    let result = try_map_parallel(client, pending, |authorization| {
         submit_challenge(client, authorization).inspect_err(|error| {
             if let Some(failure) = error.downcast_ref::<Failure>() {
                 let name_failure = (authorization.identifier.clone(), failure.clone());
-                let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
-                refused.push(name_failure);
+                let mut list = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                list.push(name_failure);
             }
         })
     });
-    let mut refused = refused.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !refused.is_empty() {
-        let position = |name: &Identifier| pending.iter().position(|it| it.identifier == *name);
-        refused.sort_by_key(|(name, _)| position(name));
-        return Err(failure_of_names(refused).into());
+    let mut failed = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if failed.is_empty() {
+        result?;
+        return Ok(());
     }
-    submitted?;
-    Ok(())
+    let position = |name: &Identifier| pending.iter().position(|it| it.identifier == *name);
+    failed.sort_by_key(|(name, _)| position(name));
+    Err(failure_of_names(failed).into())
 }
 
 fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<()> {
@@ -249,7 +253,7 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
             Submission::Accepted(_) => return Ok(()),
             Submission::Unclear => {}
         }
-        // If the CA has heard of it, the challenge is not pending any more.
+        // A challenge that is not pending any more was submitted. One that is may have been.
         let purpose = Purpose::Authorization(Some(identifier));
         let response = client.post_as_get(purpose, &authorization.url)?;
         let is_pending = parse_authorization(&response, &authorization.url)?
@@ -264,174 +268,8 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     }
 }
 
-/// Waits until the order says that all names are proven, and returns the response that says so. Only the
-/// order is polled; the authorizations are read when it fails or stands still.
-///
-/// # Errors
-/// The CA does not accept some names, and why for each of them; or they are not all proven in time.
-pub fn wait_until_ready(
-    client: &Client,
-    order_url: &AcmeUrl,
-    new_order: Response,
-    pending: &[PendingAuthorization],
-) -> Result<Response> {
-    let mut survey = Survey::new(pending);
-    match poll_until_ready(client, order_url, new_order, &mut survey) {
-        Ok(response) => {
-            for authorization in &survey.open {
-                info!("{} verified!", authorization.identifier);
-            }
-            Ok(response)
-        }
-        // What the CA has said is the reason, not that the time is over.
-        Err(error) if error.is::<OutOfTime>() && !survey.problems.is_empty() => {
-            Err(failure_of_names(survey.problems).into())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn poll_until_ready(
-    client: &Client,
-    order_url: &AcmeUrl,
-    new_order: Response,
-    survey: &mut Survey,
-) -> Result<Response> {
-    let mut polling = Polling::new(client.deadline());
-    // If all names were proven before, the order may have been ready from the start.
-    let mut response = if survey.open.is_empty() {
-        new_order
-    } else {
-        client.post_as_get(Purpose::Order, order_url)?
-    };
-    loop {
-        let order: Order = response.json()?;
-        match order.status {
-            Status::Ready | Status::Processing | Status::Valid => return Ok(response),
-            Status::Pending => {
-                if survey.is_due() {
-                    survey.take(client)?;
-                    survey.report_progress();
-                }
-            }
-            Status::Invalid | Status::Other(_) => {
-                survey.take(client)?;
-                return Err(order.failure().into());
-            }
-        }
-        polling.pause(poll_after(&response), || {
-            format!("the CA to verify {}", survey.open_names())
-        })?;
-        response = client.post_as_get(Purpose::Order, order_url)?;
-    }
-}
-
-/// What is known of the authorizations while the order is waited for.
-struct Survey<'a> {
-    /// How many there are in all.
-    total: usize,
-    /// How many of them the user was told to be verified.
-    reported: usize,
-    /// Those that are not known to be valid.
-    open: Vec<&'a PendingAuthorization>,
-    /// Problems that the CA has met, and may overcome, as of the last reading.
-    problems: Vec<NameFailure>,
-    /// Since when there has been such a problem at every reading.
-    problems_since: Option<Instant>,
-    last_taken: Instant,
-    /// How long after the last reading the next one may be.
-    interval: Duration,
-}
-
-impl<'a> Survey<'a> {
-    fn new(pending: &'a [PendingAuthorization]) -> Survey<'a> {
-        let asked = pending.iter().map(|authorization| authorization.poll_after);
-        Survey {
-            total: pending.len(),
-            reported: 0,
-            open: pending.iter().collect(),
-            problems: Vec::new(),
-            problems_since: None,
-            last_taken: Instant::now(),
-            interval: asked.fold(STANDSTILL, Duration::max),
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        self.last_taken.elapsed() >= self.interval
-    }
-
-    /// Reads all open authorizations, and tells the user which have become valid.
-    ///
-    /// # Errors
-    /// The CA will not accept some of them any more, or has not got over a problem in [`ERROR_GRACE`].
-    fn take(&mut self, client: &Client) -> Result<()> {
-        let responses = try_map_parallel(client, &self.open, |authorization| {
-            let purpose = Purpose::Authorization(Some(&authorization.identifier));
-            client.post_as_get(purpose, &authorization.url)
-        })?;
-        let mut open = Vec::new();
-        let mut failed = Vec::new();
-        self.problems.clear();
-        self.interval = STANDSTILL;
-        for (&authorization, response) in self.open.iter().zip(&responses) {
-            let identifier = &authorization.identifier;
-            match parse_authorization(response, &authorization.url)?.verdict() {
-                Verdict::Valid => info!("{identifier} verified!"),
-                Verdict::Failed(problem) => failed.push((identifier.clone(), problem.into())),
-                Verdict::Pending(problem) => {
-                    open.push(authorization);
-                    self.interval = self.interval.max(poll_after(response));
-                    if let Some(problem) = problem {
-                        self.problems.push((identifier.clone(), problem.into()));
-                    }
-                }
-            }
-        }
-        self.open = open;
-        self.last_taken = Instant::now();
-        self.problems_since = match self.problems_since {
-            _ if self.problems.is_empty() => None,
-            None => Some(Instant::now()),
-            since => since,
-        };
-        let is_grace_over = self
-            .problems_since
-            .is_some_and(|since| since.elapsed() >= ERROR_GRACE);
-        if !failed.is_empty() || is_grace_over {
-            failed.append(&mut self.problems);
-            return Err(failure_of_names(failed).into());
-        }
-        Ok(())
-    }
-
-    /// Tells the user how many names are verified, if it is more than before.
-    fn report_progress(&mut self) {
-        let verified = self.total - self.open.len();
-        if verified > self.reported && self.total > 1 {
-            info!("{verified} of {} names verified", self.total);
-            self.reported = verified;
-        }
-    }
-
-    /// Returns the names that are waited for; of many the first, the last and the number between.
-    fn open_names(&self) -> String {
-        match &self.open[..] {
-            [] => "the order".to_owned(),
-            [first, _, _, .., last] => {
-                let between = self.open.len() - 2;
-                format!(
-                    "{}, {between} more and {}",
-                    first.identifier, last.identifier
-                )
-            }
-            few => comma_separated(few.iter().map(|authorization| &authorization.identifier)),
-        }
-    }
-}
-
-/// Returns one failure for all names that failed, of which there is at least one.
-fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
+/// Returns one failure for all names in `failed`, which is not empty.
+pub fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
     let names = comma_separated(failed.iter().map(|(identifier, _)| identifier));
     let reason = &failed[0].1;
     let message = format!("Challenge did not pass for {names}: {reason}");

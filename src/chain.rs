@@ -41,7 +41,8 @@ impl Chain {
         Ok(Chain(certificates))
     }
 
-    /// Returns the certificates in a file of the user's, or `None` if there are none or one is damaged.
+    /// Returns the certificates in a file of the user's, up to one that is cut off. `None` if there are none,
+    /// or one is damaged.
     pub fn from_file(pem: &[u8]) -> Option<Chain> {
         let certificates = X509::stack_from_pem(pem).ok()?;
         if certificates.is_empty() {
@@ -81,11 +82,12 @@ impl Chain {
         Ok(None)
     }
 
-    /// Checks an issued chain. What makes it useless is an error. Anything else is a warning, because an
-    /// issued certificate is not thrown away lightly.
+    /// Checks an issued chain. What makes it useless is an error. Oddities are warnings, because an issued
+    /// certificate is not thrown away lightly.
     ///
     /// # Errors
-    /// It has a [`defect`](Chain::defect), or the leaf is not signed by its issuer.
+    /// It has a [`defect`](Chain::defect), the leaf is not signed by its issuer, or it states a malformed
+    /// time.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         if let Some(defect) = self.defect(csr)? {
             bail!(defect);
@@ -193,7 +195,8 @@ impl Chain {
     pub fn certificate_id(&self) -> Option<String> {
         let key_identifier = base64url(self.leaf().authority_key_id()?.as_slice());
         let mut serial = self.leaf().serial_number().to_bn().ok()?.to_vec();
-        // A DER integer is negative if its first bit is set, so a zero byte comes before such a number.
+        // These are the bytes of a DER integer. It would be negative if its first bit were set, so a zero byte
+        // comes before such a number; zero itself is one zero byte.
         if serial.first().is_none_or(|byte| *byte >= 0x80) {
             serial.insert(0, 0);
         }
@@ -205,7 +208,7 @@ impl Chain {
         self.not_after().is_ok_and(|end| end <= time::now())
     }
 
-    /// Whether Let's Encrypt's staging issued the certificate. It says so in its issuers' names.
+    /// Whether Let's Encrypt's staging issued the certificate. It says so in the names of its issuers.
     pub fn is_staging(&self) -> bool {
         let mut entries = self.leaf().issuer_name().entries();
         entries.any(|entry| {
@@ -243,22 +246,21 @@ fn check_signature(certificate: &X509Ref, issuer: &X509Ref) -> Signature {
     let Ok(key) = issuer.public_key() else {
         return Signature::OfUnknownKind;
     };
-    let verified = certificate.verify(&key);
-    // Of a signature that is merely wrong, OpenSSL leaves the reasons in its error queue. They are taken
-    // out, or a later call would report them.
-    let reasons = match &verified {
-        Ok(_) => ErrorStack::get(),
-        Err(errors) => errors.clone(),
+    let errors = match certificate.verify(&key) {
+        Ok(true) => return Signature::Good,
+        // The crate leaves OpenSSL's reasons in the error queue, where a later call would find them.
+        Ok(false) => ErrorStack::get(),
+        Err(errors) => errors,
     };
-    let is_unknown = reasons
+    let is_unknown = errors
         .errors()
         .iter()
         .filter_map(|error| error.reason())
         .any(|reason| reason.contains("unknown") || reason.contains("unsupported"));
-    match verified {
-        Ok(true) => Signature::Good,
-        _ if is_unknown => Signature::OfUnknownKind,
-        _ => Signature::Bad,
+    if is_unknown {
+        Signature::OfUnknownKind
+    } else {
+        Signature::Bad
     }
 }
 

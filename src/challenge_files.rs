@@ -9,27 +9,28 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::acme::resources::Token;
 use crate::temporary::{TemporaryFile, remove_if_it_holds};
 
-/// How often a file is created whose name is taken by a leftover. Once would be enough if there were no
-/// other runs that use the same directory at the same moment.
+/// How often getcrt tries to create a file. A leftover with its name costs one try, and so does each other
+/// run that creates a file with that name at the same moment.
 const MAX_TRIES: u32 = 10;
 
 /// The directory that the web server serves as `/.well-known/acme-challenge/`.
 pub struct AcmeDir(PathBuf);
 
 impl AcmeDir {
-    /// Takes a directory after a test that files can be created in it.
+    /// Opens the directory, and tries whether files can be created in it.
     ///
     /// # Errors
-    /// There is no such directory, or it takes no files.
+    /// There is no such directory, or no file can be created in it.
     pub fn open(path: &Path) -> Result<AcmeDir> {
-        let option = || format!("--acme-dir {}", path.display());
-        let metadata = fs::metadata(path).with_context(option)?;
-        ensure!(metadata.is_dir(), "{}: this is no directory", option());
-        // It is removed at once.
-        TemporaryFile::create_private_in(path)
-            .context("no file can be made in it")
-            .with_context(option)?;
-        Ok(AcmeDir(path.to_owned()))
+        let try_out = || {
+            let metadata = fs::metadata(path)?;
+            ensure!(metadata.is_dir(), "this is no directory");
+            let trial =
+                TemporaryFile::create_private_in(path).context("no file can be made in it")?;
+            drop(trial);
+            Ok(AcmeDir(path.to_owned()))
+        };
+        try_out().with_context(|| format!("--acme-dir {}", path.display()))
     }
 
     /// Creates the file that the CA will fetch for `token`. It holds the key authorization and nothing

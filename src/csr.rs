@@ -85,37 +85,31 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(unique)
 }
 
-/// Returns the identifier that a common name stands for, or `None` if it is only a label such as "My
-/// Shop". It counts if it is one of the alternative names, if it is a DNS name with a dot, or if there
-/// are no alternative names.
+/// Returns the identifier that a common name adds to the alternative names: one that is among them (it
+/// comes first then), or one that is a DNS name with a dot. Anything else is a label such as "My Shop". If
+/// there are no alternative names, the common name is all there is.
 ///
 /// # Errors
-/// It is a wildcard; or it is the only name, and no certificate can be had for it.
+/// It is a wildcard; or it is all there is, and no certificate can be had for it.
 fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
-    let parsed = match text.parse() {
+    let parsed = match text.parse::<IpAddr>() {
         Ok(address) => Ok(Identifier::Ip(address)),
         Err(_) => dns_name(text),
     };
     let name = match parsed {
-        Ok(name) => name,
-        Err(error) if alternatives.is_empty() || is_wildcard(text) => return Err(error),
-        Err(_) => {
+        Err(error) if is_wildcard(text) || alternatives.is_empty() => return Err(error),
+        Ok(name) if alternatives.contains(&name) => return Ok(Some(name)),
+        Ok(name) if alternatives.is_empty() => name,
+        Ok(Identifier::Dns(name)) if name.contains('.') => Identifier::Dns(name),
+        _ => {
             info!("Ignoring the common name `{text}`, which is no host name");
             return Ok(None);
         }
     };
-    if alternatives.contains(&name) {
-        return Ok(Some(name));
-    }
-    let is_dns_name_with_dot = matches!(&name, Identifier::Dns(name) if name.contains('.'));
-    if alternatives.is_empty() || is_dns_name_with_dot {
-        warn!(
-            "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
-        );
-        return Ok(Some(name));
-    }
-    info!("Ignoring the common name `{text}`, which is no host name");
-    Ok(None)
+    warn!(
+        "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
+    );
+    Ok(Some(name))
 }
 
 /// Returns the names of the CSR's SAN extension, in order.
@@ -126,7 +120,8 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
         Err(errors) if errors.errors().is_empty() => return Ok(Vec::new()),
         Err(_) => bail!("the CSR's extensions are damaged"),
     };
-    // OpenSSL's bindings read SANs from a certificate only, so the extension is put into an empty one.
+    // The openssl crate reads SANs from a certificate only, so the extension is put into an empty one. It
+    // finds none there if the extension is damaged or comes twice.
     let mut certificate = X509::builder()?;
     let mut count = 0;
     for extension in &extensions {

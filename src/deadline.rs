@@ -5,9 +5,8 @@ use std::mem::replace;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A moment by which everything must be done, and a switch that cancels all that is under way.
-///
-/// Clones, earlier or later ones included, share the switch.
+/// A moment by which everything must be done, and a switch that ends all pauses when the run has failed.
+/// Deadlines that are made from each other share the switch.
 #[derive(Clone)]
 pub struct Deadline {
     end: Instant,
@@ -55,16 +54,12 @@ impl Deadline {
     /// # Errors
     /// The run was cancelled before or meanwhile; then the pause ends at once.
     pub fn sleep(&self, pause: Duration) -> Result<(), Cancelled> {
-        let (is_cancelled, _) = self
-            .switch
-            .changed
-            .wait_timeout_while(self.switch.lock(), pause, |is_cancelled| !*is_cancelled)
-            .unwrap_or_else(PoisonError::into_inner);
-        if *is_cancelled {
-            Err(Cancelled)
-        } else {
-            Ok(())
-        }
+        let goes_on = |is_cancelled: &mut bool| !*is_cancelled;
+        let lock = self.switch.lock();
+        let waited = self.switch.changed.wait_timeout_while(lock, pause, goes_on);
+        // The lock is given up before the check, which takes it again.
+        drop(waited);
+        self.check_not_cancelled()
     }
 
     /// Cancels the run: ends every [`sleep`](Deadline::sleep), present and future. Returns false if
@@ -80,7 +75,11 @@ impl Deadline {
     /// # Errors
     /// It was cancelled.
     pub fn check_not_cancelled(&self) -> Result<(), Cancelled> {
-        self.sleep(Duration::ZERO)
+        if *self.switch.lock() {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The error type that carries more than one line: details, a hint, an undelivered certificate.
+//! An error with more to it than a message: details, a hint, a certificate that was not delivered.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub struct Failure {
     message: String,
     /// The type of the CA's problem document, if the CA sent one (RFC 8555 §6.7).
     pub problem_type: Option<String>,
-    /// One line for each failed name or subproblem.
+    /// One line for each failed name, for each subproblem, or for each value that would have been right.
     pub details: Vec<String>,
     /// What the user can do about it.
     pub hint: Option<String>,

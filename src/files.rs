@@ -1,5 +1,5 @@
-//! The files that the user names: read once (so that pipes work), with a bound on their size, and
-//! with an error that says what a wrong file holds.
+//! Reads the files that the user names, with a bound on their size and an error that says what a wrong
+//! file holds. Key, CSR and bundle are read once, so they can come from pipes.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Larger than any key, CSR, chain or bundle of roots, in bytes.
+/// Files of this size, in bytes, and larger ones are refused. No key, CSR, chain or bundle of roots comes
+/// near it.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads the file at `path` and returns what `parse` makes of its content and metadata.
@@ -15,19 +16,18 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// # Errors
 /// The file is missing, unreadable, empty or too large, or `parse` refuses it. The error names it.
 pub fn load<T>(path: &Path, parse: impl FnOnce(&[u8], &Metadata) -> Result<T>) -> Result<T> {
-    let parse_not_empty = |content: &[u8], metadata: &Metadata| {
+    let read_and_parse = || {
+        let (content, metadata) = read(path)?;
         ensure!(!content.is_empty(), "the file is empty");
-        parse(content, metadata)
+        parse(&content, &metadata)
     };
-    read(path)
-        .and_then(|(content, metadata)| parse_not_empty(&content, &metadata))
-        .with_context(|| format!("Error loading {}", path.display()))
+    read_and_parse().with_context(|| format!("Error loading {}", path.display()))
 }
 
 /// Returns the content and the metadata of the file at `path`.
 ///
 /// # Errors
-/// The file cannot be read, or is larger than [`MAX_FILE_BYTES`].
+/// The file cannot be read, or is too large.
 pub fn read(path: &Path) -> Result<(Vec<u8>, Metadata)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -45,18 +45,19 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, Metadata)> {
 pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content);
     let found = match pem_labels(&text).next() {
-        Some("CERTIFICATE" | "TRUSTED CERTIFICATE") => "a certificate",
-        Some("CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => "a CSR",
-        Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "a public key",
-        Some("OPENSSH PRIVATE KEY") => "a key in OpenSSH's own format",
-        Some(label) if label.ends_with("PRIVATE KEY") => "a private key",
-        Some(_) => "PEM of another kind",
+        Some("CERTIFICATE" | "TRUSTED CERTIFICATE") => "certificate",
+        Some("CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => "CSR",
+        Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "public key",
+        Some("OPENSSH PRIVATE KEY") => "key in OpenSSH's own format",
+        Some(label) if label.ends_with("PRIVATE KEY") => "private key",
+        Some(_) => return format!("no usable {wanted} in it, it looks like PEM of another kind"),
         None => return format!("no usable {wanted} in it, nor any other PEM"),
     };
-    if found.ends_with(wanted) {
-        return format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know");
+    if found == wanted {
+        format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know")
+    } else {
+        format!("no usable {wanted} in it, it looks like a {found}")
     }
-    format!("no usable {wanted} in it, it looks like {found}")
 }
 
 /// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`.

@@ -16,8 +16,7 @@ use crate::acme::problem::is_refusal;
 use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
 use crate::acme::response::Response;
 use crate::authorize::{
-    check_challenge_files, read_authorizations, submit_challenges, wait_until_ready,
-    write_challenge_files,
+    check_challenge_files, read_authorizations, submit_challenges, write_challenge_files,
 };
 use crate::chain::Chain;
 use crate::challenge_files::AcmeDir;
@@ -29,13 +28,14 @@ use crate::options::Options;
 use crate::output::Output;
 use crate::renewal::{self, Renewal};
 use crate::text::comma_separated;
+use crate::validation::wait_until_ready;
 
 /// How long the download of an issued certificate may take, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 /// How long the download of an alternate chain may take, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How a run that did not fail has ended.
+/// How a run ends that does not fail.
 pub enum Outcome {
     /// With a certificate, or with a dry run that passed.
     Done,
@@ -86,7 +86,8 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     let (order_url, new_order) = thread::scope(|scope| {
-        // Account and order need one connection, many names need several. Those are opened meanwhile.
+        // Account and order need one connection, several names need more. Those are opened meanwhile, in
+        // threads that end with this block.
         if csr.identifiers.len() > 1 {
             client.open_connections(scope, csr.identifiers.len());
         }
@@ -131,7 +132,8 @@ fn complete_order(
     info!("Signing certificate...");
     // Some CAs tell the finalize URL in no response but the first.
     let finalize_url = order.finalize_url()?;
-    let chain_url = finalize(client, order_url, &finalize_url, ready_order, csr)?;
+    let submitted_order = submit_csr(client, order_url, &finalize_url, ready_order, csr)?;
+    let chain_url = wait_until_issued(client, order_url, submitted_order)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
     output.write(&chain.to_pem()?)?;
     info!("{}", chain.summary());
@@ -151,9 +153,9 @@ fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {
 /// Makes the account known to the CA, or finds it, and updates its contacts (§7.3).
 fn register_account(client: &Client, directory: &Directory, options: &Options) -> Result<()> {
     info!("Registering account...");
-    let (account_url, account) = find_or_create_account(client, directory, options)
+    let (account_url, response) = find_or_create_account(client, directory, options)
         .context("cannot register the account")?;
-    let is_new = account.status == 201;
+    let is_new = response.status == 201;
     if is_new {
         info!("Registered! Account ID: {account_url}");
         if let Some(terms) = directory.terms_of_service() {
@@ -166,7 +168,7 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
     if let Some(contacts) = &options.contact {
         if is_new {
             // They were part of the registration.
-            report_contacts(contacts, &account);
+            report_contacts(contacts, &response);
         } else {
             let payload = json!({"contact": contacts});
             let updated = client
@@ -221,7 +223,7 @@ fn add_external_account_hint(mut error: Error, directory: &Directory) -> Error {
     error
 }
 
-/// Tells the user which contacts the CA has now. Let's Encrypt does not return them.
+/// Tells the user which contacts the CA has confirmed, or which it was sent: Let's Encrypt returns none.
 fn report_contacts(requested: &[String], response: &Response) {
     let account: Value = response.json().unwrap_or_default();
     let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
@@ -248,8 +250,8 @@ fn place_order(
         payload["profile"] = json!(profile);
     }
     let response = match replaces {
-        // A CA without renewal information does not know the member.
-        Some(old_id) if directory.renewal_info_url(&old_id).is_some() => {
+        // RFC 9773 §5: not to a CA that has no renewal information.
+        Some(old_id) if directory.has_renewal_info() => {
             send_renewal_order(client, directory, &payload, &old_id)?
         }
         _ => client.post(Purpose::NewOrder, &directory.new_order, &payload)?,
@@ -284,43 +286,60 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4) and waits until the certificate is issued. Returns where its chain is.
-fn finalize(
+/// Sends the CSR (§7.4). Returns what was heard of the order last, which is not ready any more.
+fn submit_csr(
     client: &Client,
     order_url: &AcmeUrl,
     finalize_url: &AcmeUrl,
     ready_order: Response,
     csr: &Csr,
-) -> Result<AcmeUrl> {
+) -> Result<Response> {
+    let order: Order = ready_order.json()?;
+    if order.status != Status::Ready {
+        // Another run of the same account has sent its CSR.
+        return Ok(ready_order);
+    }
     let payload = json!({"csr": base64url(csr.to_der()?)});
-    let mut is_submitted = false;
-    let mut response = ready_order;
     let mut polling = Polling::new(client.deadline());
+    loop {
+        match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
+            Submission::Accepted(updated_order) => return Ok(updated_order),
+            Submission::Unclear => {}
+        }
+        let response = client.post_as_get(Purpose::Order, order_url)?;
+        let current: Order = response.json()?;
+        match current.status {
+            // The CA has not got the CSR, or the order lags behind.
+            Status::Ready | Status::Pending => {}
+            _ => return Ok(response),
+        }
+        polling.pause(poll_after(&response), awaited_certificate)?;
+    }
+}
+
+/// Waits until the certificate is issued (§7.4). Returns where its chain is.
+fn wait_until_issued(
+    client: &Client,
+    order_url: &AcmeUrl,
+    submitted_order: Response,
+) -> Result<AcmeUrl> {
+    let mut polling = Polling::new(client.deadline());
+    let mut response = submitted_order;
     loop {
         let order: Order = response.json()?;
         match order.status {
             Status::Valid => return order.certificate_url(),
-            Status::Ready if !is_submitted => {
-                let sent = client.post_once(Purpose::Finalize, finalize_url, &payload)?;
-                match sent {
-                    Submission::Accepted(updated) => {
-                        is_submitted = true;
-                        response = updated;
-                        continue;
-                    }
-                    // If the order is still ready at the next poll, the CA has not got the CSR.
-                    Submission::Unclear => {}
-                }
-            }
-            // An order may lag behind its authorizations, and be ready again after finalize.
-            Status::Pending | Status::Ready | Status::Processing => {}
+            // After finalize, some CAs call an order ready or even pending again for a while.
+            Status::Processing | Status::Ready | Status::Pending => {}
             Status::Invalid | Status::Other(_) => return Err(order.failure().into()),
         }
-        polling.pause(poll_after(&response), || {
-            "the CA to issue the certificate".to_owned()
-        })?;
+        polling.pause(poll_after(&response), awaited_certificate)?;
         response = client.post_as_get(Purpose::Order, order_url)?;
     }
+}
+
+fn awaited_certificate() -> String {
+    "the CA to issue the certificate".to_owned()
 }
 
 /// Downloads the chain (§7.4.2), or the one that leads to `preferred` if the CA offers it, and checks it.

@@ -26,10 +26,11 @@ mod text;
 mod time;
 mod tls;
 mod trace;
+mod validation;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use log::{info, log};
 
 use crate::get_crt::Outcome;
@@ -41,16 +42,14 @@ const NOT_DUE: u8 = 3;
 fn main() -> ExitCode {
     let options = Options::from_command_line();
     stderr::open(&options);
-    let result = temporary::remove_files_on_signals()
-        .context("cannot watch for signals")
-        .and_then(|()| get_crt::get_crt(&options));
-    match result {
+    match run(&options) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotDue(reason)) => {
             info!("{reason}");
             ExitCode::from(NOT_DUE)
         }
         Err(error) => {
+            // Before the error, which comes last: for how long the old certificate is still good.
             if let Some((level, message)) = renewal::time_left(&options) {
                 log!(level, "{message}");
             }
@@ -58,4 +57,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(options: &Options) -> Result<Outcome> {
+    temporary::remove_files_on_signals().context("cannot watch for signals")?;
+    get_crt::get_crt(options)
 }

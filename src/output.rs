@@ -15,15 +15,15 @@ use crate::files;
 use crate::options::Options;
 use crate::temporary::TemporaryFile;
 
-/// The longest chain of symlinks that is followed. It is Linux's own limit.
+/// How many symlinks are followed; Linux follows as many.
 const MAX_LINKS: usize = 40;
-/// The space that is taken before a certificate is ordered, in bytes, so that a full disk shows itself
-/// while nothing is lost by it. No chain is longer.
+/// How many bytes are written before a certificate is ordered, so that a full disk is noticed while nothing
+/// is lost. Chains are shorter.
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// A place for the chain that was found fit to take it.
+/// Where the chain goes. It was checked that it can go there.
 pub enum Output {
     /// Standard output.
     Stdout,
@@ -45,8 +45,8 @@ impl Output {
     /// Prepares the place. For a file, the temporary file is created and its space is taken.
     ///
     /// # Errors
-    /// Stdout is closed. The file is not regular, it holds something that must not be lost, or its
-    /// directory or disk does not take another.
+    /// Stdout is closed. Or the file is not regular; it holds a PEM block that is no certificate, or a
+    /// certificate that is worth more than the new one would be; or its directory or disk takes no other.
     pub fn open(options: &Options) -> Result<Output> {
         match &options.output {
             Some(path) => {
@@ -97,13 +97,13 @@ fn write_to_stdout(pem: &str) -> io::Result<()> {
     File::from(stdout).write_all(pem.as_bytes())
 }
 
-/// Whether this process was started with stdout closed. If so, Rust's runtime has opened /dev/null in
-/// its place, for reading and writing. A user who redirects to /dev/null opens it for writing only.
+/// Whether this process was started with stdout closed. Then Rust's runtime has opened /dev/null in its
+/// place, for reading and writing, whereas a shell opens it for writing only.
 fn is_stdout_closed() -> bool {
     let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     let info = fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    // The access mode is the last octal digit; 2 is O_RDWR.
+    // Linux shows the flags in octal. The last digit is the access mode, and 2 is O_RDWR.
     let is_read_write = flags.is_some_and(|flags| flags.ends_with('2'));
     is_null && is_read_write
 }
@@ -156,13 +156,14 @@ impl Replacement {
     fn commit(self, pem: &str) -> Result<()> {
         let place = shown(&self.target);
         self.keep_owner_and_mode();
-        write_and_sync(&self.temporary_file, pem.as_bytes()).with_context(|| place.clone())?;
+        write_and_sync(&self.temporary_file, pem.as_bytes()).context(place.clone())?;
 
+        // If this fails, the chain stays where it is.
         let temporary_path = self.temporary.path().to_owned();
-        self.temporary
-            .rename(&self.target)
-            .with_context(|| place.clone())
-            .with_context(|| format!("it is in {}", temporary_path.display()))?;
+        self.temporary.rename(&self.target).with_context(|| {
+            let left_in = temporary_path.display();
+            format!("it is in {left_in}: {place}")
+        })?;
         if let Err(error) = sync_directory(directory_of(&self.target)) {
             warn!("{place} is written, but may not survive a power failure: {error}");
         }
@@ -183,7 +184,7 @@ impl Replacement {
         if !is_same_owner {
             let owned = fchown(file, Some(old.uid()), Some(old.gid()));
             if owned.is_err() {
-                // Who may not give files away may still give them to a group of theirs.
+                // Without the right to change the owner, the group may still be changed to one's own.
                 let _ = fchown(file, None, Some(old.gid()));
             }
             self.warn_if_not_kept(owned);
@@ -200,10 +201,10 @@ impl Replacement {
     }
 }
 
-/// Returns the certificates in the file, if there are any, and nothing else is.
+/// Returns the certificates in the file, if there are any.
 ///
 /// # Errors
-/// The file cannot be read, or holds something that would be lost.
+/// The file cannot be read, or holds a PEM block that is no certificate.
 fn read_old_chain(path: &Path) -> Result<Option<Chain>> {
     let (content, _) = files::read(path)?;
     let text = String::from_utf8_lossy(&content);
@@ -234,13 +235,17 @@ fn shown(path: &Path) -> String {
 /// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
 /// yet.
 fn follow_links(path: &Path) -> Result<PathBuf> {
+    // /dev/stdout and the like lead to links below /proc whose text need not be a path. What they lead to is
+    // no regular file, and is refused later.
+    let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if is_special {
+        return Ok(path.to_owned());
+    }
     let mut place = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        // Below /proc, pipes and devices look like links, whose text is no path. They are refused later.
-        let is_special = fs::metadata(&place).is_ok_and(|metadata| !metadata.is_file());
+    for _ in 0..=MAX_LINKS {
         match fs::read_link(&place) {
-            Ok(target) if !is_special => place = directory_of(&place).join(target),
-            _ => return Ok(place),
+            Ok(target) => place = directory_of(&place).join(target),
+            Err(_) => return Ok(place),
         }
     }
     bail!("too many levels of symbolic links")

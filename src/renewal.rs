@@ -92,8 +92,8 @@ pub fn decide(
     }
 }
 
-/// Returns what the user is told, after a renewal has failed, of the certificate that is left: the nearer
-/// its end, the louder. `None` if there is none.
+/// Returns what the user is told of the certificate at `--output` after a renewal has failed: the less time
+/// it has left, the louder. `None` without `--renew`, or if there is no certificate.
 pub fn time_left(options: &Options) -> Option<(Level, String)> {
     let path = options.output.as_ref()?;
     if !options.renew || !path.is_file() {
@@ -109,7 +109,8 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     let days = left / 86_400;
     let hours = left % 86_400 / 3600;
     let end = format!("{path} is as it was, and ends in {days} days and {hours} hours");
-    // At the level of errors it is printed with --quiet, too.
+    // What has the level of an error is printed with --quiet, too. The logger writes `warning:` before what
+    // has the level of a warning only.
     Some(if left <= 0 {
         let message = format!("warning: {path} is as it was, and HAS ENDED");
         (Level::Error, message)
@@ -142,7 +143,7 @@ fn suggested_moment(client: &Client, options: &Options, chain: &Chain) -> Result
         window.end <= chain.not_after()?,
         "the CA suggests a window that ends after the certificate"
     );
-    // §4.2: the CA may explain its suggestion, and the client should show where.
+    // RFC 9773 §4.2: the client should show where the CA explains its suggestion.
     if let Some(page) = info["explanationURL"].as_str() {
         info!("The CA explains its suggestion at {}", excerpt(page));
     }
@@ -174,14 +175,14 @@ impl Window {
         Ok(window)
     }
 
-    /// Returns a moment in the window that depends on the certificate only, so it is the same at every
-    /// run, and those of many certificates spread evenly.
+    /// Returns a moment in the window. It is the same at every run for one certificate and one window, and
+    /// spread evenly over many certificates.
     fn moment_for(&self, certificate_id: &str) -> i64 {
         let hash = sha256(certificate_id.as_bytes());
         let number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        // `number` of 2^32 parts of the window's length.
+        // The window is cut into 2^32 parts, of which the hash chooses one. (i128, so that nothing overflows.)
         let length = i128::from(self.end - self.start);
-        let offset = (length * i128::from(number)) >> 32;
+        let offset = length * i128::from(number) / (1 << 32);
         self.start + offset as i64
     }
 }

@@ -1,6 +1,6 @@
 //! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no attempt at the CA
-//! is spent on a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
-//! ten redirects over http and https, no proxy, no trust needed in a certificate on the way.
+//! is used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
+//! ten redirects over http and https, no proxy, and any certificate is accepted on the way.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, TcpStream};
@@ -22,29 +22,30 @@ use crate::trace::Exchange;
 
 /// How long the check of one name may take, with all its addresses and redirects.
 const NAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// For how long a server is asked again that answers 5xx or 429, or closes the connection: it may be
-/// starting.
+/// For how long the request is repeated if the server answers 5xx or 429 or closes the connection: it may
+/// be starting.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How many redirects validators follow.
 const MAX_REDIRECTS: usize = 10;
-/// How much of a body is read, in bytes...
+/// How much of a body is read, in bytes.
 const MAX_BODY_BYTES: u64 = 4096;
-/// ...and how much of a wrong one is shown.
+/// How much of a wrong body is shown, in bytes.
 const MAX_SHOWN_BYTES: usize = 60;
 
 /// What the check found.
 pub enum Finding {
     /// The key authorization.
     Served,
-    /// An answer with which no validator would be content.
+    /// An HTTP response that is not the key authorization.
     Wrong {
-        /// The way to the answer, and the answer.
+        /// The route to the response, and the response.
         seen: String,
-        /// The usual cause of such an answer.
+        /// The usual cause of such a response.
         hint: Option<&'static str>,
     },
-    /// No answer, or one that a validator elsewhere may not get. The way to it, and why.
+    /// No response, or a redirect that no validator follows. This is the route and the reason. The CA may
+    /// see something else.
     Unclear(String),
 }
 
@@ -66,7 +67,7 @@ pub fn fetch_and_compare(
         route.clear();
         let answer = fetch(&agent, url, port, &route, &name_deadline);
         let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
-        if may_pass(&answer) && has_patience {
+        if is_worth_a_retry(&answer) && has_patience {
             name_deadline.sleep(RETRY_PAUSE)?;
         } else {
             return Ok(finding(answer, key_authorization, &route));
@@ -85,7 +86,8 @@ fn new_agent(route: &Route) -> Result<Agent> {
         .output_buffer_size(BUFFER_BYTES)
         .build();
     let connector = TlsConnector::new(tls::accepting_context()?, TcpConnector::default());
-    Ok(Agent::with_parts(config, connector, route.clone()))
+    let resolver = ValidatorsResolver(route.clone());
+    Ok(Agent::with_parts(config, connector, resolver))
 }
 
 /// Returns the response to which `url` leads, and notes on `route` how it got there.
@@ -109,11 +111,13 @@ fn fetch(
             [301, 302, 307, 308].contains(&status),
             "validators do not follow HTTP {status}"
         );
-        uri = resolve(&uri, location)?;
-        ensure!(
-            [80, 443, port].contains(&uri.port_u16().unwrap_or(80)),
-            "validators go to the ports 80 and 443 only"
-        );
+        uri = redirect_target(&uri, location)?;
+        if let Some(other_port) = uri.port_u16() {
+            ensure!(
+                [80, 443, port].contains(&other_port),
+                "validators go to the ports 80 and 443 only"
+            );
+        }
     }
     bail!("validators follow {MAX_REDIRECTS} redirects and no more")
 }
@@ -152,7 +156,7 @@ fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, Error>
 /// # Errors
 /// The location is no URL, or has lost the `/` after the host name, as `http://example.org.well-known/`
 /// has.
-fn resolve(base: &Uri, location: &str) -> Result<Uri> {
+fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
     // `//host/path` keeps the scheme. The parser would take the host for a part of the path.
     let with_scheme = match base.scheme_str() {
         Some(scheme) if location.starts_with("//") => format!("{scheme}:{location}"),
@@ -171,7 +175,7 @@ fn resolve(base: &Uri, location: &str) -> Result<Uri> {
 }
 
 /// Whether the same request may succeed in a moment.
-fn may_pass(answer: &Result<Response>) -> bool {
+fn is_worth_a_retry(answer: &Result<Response>) -> bool {
     match answer {
         Ok(response) => response.status == 429 || response.status >= 500,
         Err(error) => match error.downcast_ref() {
@@ -200,7 +204,7 @@ fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> 
             let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]);
             let seen = format!("HTTP {status} with the body `{}`", beginning.trim());
             Finding::Wrong {
-                seen: route.then(&seen),
+                seen: route.leading_to(&seen),
                 hint: usual_cause(status, body.starts_with(expected)),
             }
         }
@@ -208,7 +212,7 @@ fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> 
             let message = error.to_string();
             // ureq begins so when it quotes the system.
             let seen = message.strip_prefix("io: ").unwrap_or(&message);
-            Finding::Unclear(route.then(seen))
+            Finding::Unclear(route.leading_to(seen))
         }
     }
 }
@@ -223,7 +227,7 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     }
 }
 
-/// The addresses and redirects on the way to an answer. As ureq's resolver it chooses the address.
+/// The addresses and redirects on the way to an answer.
 #[derive(Clone, Debug, Default)]
 struct Route(Arc<Mutex<Vec<String>>>);
 
@@ -236,8 +240,8 @@ impl Route {
         self.steps().clear();
     }
 
-    /// Returns the steps and the end of the way in one line.
-    fn then(&self, end: &str) -> String {
+    /// Returns the steps, and what was found at the end of them, in one line.
+    fn leading_to(&self, end: &str) -> String {
         let mut line = String::new();
         for step in self.steps().iter() {
             line += &format!("{step}: ");
@@ -250,8 +254,12 @@ impl Route {
     }
 }
 
-impl Resolver for Route {
-    /// Returns the first address of the host that accepts a connection, IPv6 before IPv4.
+/// Resolves host names for ureq as a validator does: to the first address that accepts a connection, IPv6
+/// before IPv4. It notes the addresses on the route.
+#[derive(Debug)]
+struct ValidatorsResolver(Route);
+
+impl Resolver for ValidatorsResolver {
     fn resolve(
         &self,
         uri: &Uri,
@@ -264,14 +272,17 @@ impl Resolver for Route {
         let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
         let mut last_error = Error::HostNotFound;
         for (index, address) in addresses.iter().enumerate() {
-            self.add(describe(address.ip()));
+            self.0.add(describe(address.ip()));
             if address.is_ipv6() && has_ipv4 {
-                self.add("IPv6 comes before IPv4, so its AAAA record must be right".to_owned());
+                let note = "IPv6 comes before IPv4, so its AAAA record must be right";
+                self.0.add(note.to_owned());
             }
-            // Each address gets its share of the time, so that the last one is still tried.
+            // Each address gets its share of the time, so that there is some left for the last one.
             let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
-            let left = end.saturating_duration_since(Instant::now());
-            match TcpStream::connect_timeout(address, left.max(MIN_TIMEOUT) / untried) {
+            let remaining = end.saturating_duration_since(Instant::now());
+            let share = remaining.max(MIN_TIMEOUT) / untried;
+            // This connection only tells whether ureq will get one.
+            match TcpStream::connect_timeout(address, share) {
                 Ok(_) => {
                     let mut chosen = self.empty();
                     chosen.push(*address);
@@ -279,7 +290,7 @@ impl Resolver for Route {
                 }
                 Err(error) => last_error = Error::Io(error),
             }
-            self.add("no connection".to_owned());
+            self.0.add("no connection".to_owned());
         }
         Err(last_error)
     }

@@ -1,5 +1,6 @@
-//! What getcrt prints on stderr: one printable line for each record of the log, the exchanges that
-//! `-v` shows, and the error at the end. Only clap's usage errors do not come through here.
+//! What getcrt prints on stderr: a line for each record of the log, the exchanges that `-v` shows, and
+//! the error at the end, all of it printable. Only usage errors, which clap prints, and panics do not come
+//! through here.
 
 use std::io::{self, IsTerminal, Write};
 use std::{env, iter};
@@ -12,21 +13,21 @@ use crate::error::Failure;
 use crate::options::Options;
 use crate::text::printable;
 
-/// What the heading of an exchange announces. It decides the colour.
+/// What the first line of an exchange announces. It decides the colour of that line.
 #[derive(Clone, Copy)]
 pub enum Heading {
     /// A request.
     Request,
-    /// A response that says that all went well.
+    /// A response whose status is no error.
     Success,
-    /// A response that does not, or none.
+    /// A response whose status is an error, or no response.
     Failure,
 }
 
 impl Heading {
     const ALL: [Heading; 3] = [Heading::Request, Heading::Success, Heading::Failure];
 
-    /// Returns the target of its log records, by which the logger knows it.
+    /// Returns the target of its log records. A record has no other place for such data.
     fn target(self) -> &'static str {
         match self {
             Heading::Request => concat!(env!("CARGO_CRATE_NAME"), "::request"),
@@ -45,7 +46,7 @@ impl Heading {
     }
 }
 
-/// Installs the logger. That stderr is closed or full does not stop a run: the logger ignores it.
+/// Installs the logger. It ignores errors, so a closed or full stderr does not stop the run.
 pub fn open(options: &Options) {
     let level = if options.quiet {
         LevelFilter::Error
@@ -98,7 +99,7 @@ pub fn show_exchange(heading: Heading, first_line: String, lines: Vec<String>) {
 /// Prints the error that ended the run, with its details, its hint, and the chain that could not be
 /// delivered.
 pub fn report(error: &Error) {
-    // Threads that are still about have nothing to add.
+    // Threads that are still running must not print anything after the error.
     log::set_max_level(LevelFilter::Error);
     error!("error: {error:#}");
     let Some(failure) = error.downcast_ref::<Failure>() else {

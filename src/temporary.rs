@@ -1,5 +1,5 @@
-//! Files that must not outlive the run, however it ends: by return, by error, by a panic, or by SIGINT,
-//! SIGTERM or SIGHUP. (After SIGKILL they stay.)
+//! Files that must not outlive the run: they are removed when it returns, with or without an error, when
+//! it panics, and on SIGINT, SIGTERM and SIGHUP. After any other signal that ends the process they stay.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,8 +19,8 @@ pub struct TemporaryFile(Arc<Entry>);
 
 struct Entry {
     path: PathBuf,
-    /// The text that the file holds, in whole or in part, as long as it is ours. `None` for a file whose
-    /// name nobody else uses.
+    /// If there is a text here, the file is removed only if it holds that text or the beginning of it: its
+    /// name was the CA's choice, so another file can be in its place by then.
     content: Option<String>,
 }
 
@@ -33,11 +33,11 @@ fn lock_entries() -> MutexGuard<'static, Vec<Arc<Entry>>> {
 }
 
 impl TemporaryFile {
-    /// Creates a file that holds `content`, for all to read whatever the umask. Another file that has
-    /// taken its place by the time it is to be removed stays.
+    /// Creates a file that holds `content` and that every user can read, whatever the umask. It is removed
+    /// only if it still holds `content`, or the beginning of it.
     ///
     /// # Errors
-    /// Something is at `path` already, be it a symlink, or the file cannot be written.
+    /// There is something at `path` already (a symlink, too), or the file cannot be written.
     pub fn create_public(path: &Path, content: &str) -> io::Result<TemporaryFile> {
         let entry = Entry {
             path: path.to_owned(),
@@ -57,8 +57,8 @@ impl TemporaryFile {
         Ok(guard)
     }
 
-    /// Creates an empty file for nobody else to read, under a name that nobody else uses. Returns it
-    /// open for reading and writing.
+    /// Creates an empty file that only this user can read, under a new name. Returns it open for reading
+    /// and writing.
     ///
     /// # Errors
     /// The directory does not take it.
@@ -86,7 +86,7 @@ impl TemporaryFile {
         let mut entries = lock_entries();
         entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
         let renamed = fs::rename(self.path(), target);
-        // Unlock before `self` is dropped, which locks again and finds no entry.
+        // `self` is dropped next, which takes the lock again and finds no entry.
         drop(entries);
         renamed
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// How much of somebody else's text one of our lines repeats, in characters.
+/// How much a message quotes of a text from outside, in characters.
 pub const MAX_EXCERPT_CHARS: usize = 1000;
 
 /// Returns `text` with every character escaped that could move the cursor, colour the screen, break
@@ -19,8 +19,8 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Whether Unicode gives the character a meaning but no glyph: bidi controls, zero-width characters,
-/// line separators and tags.
+/// Whether the character is a bidi control, a zero-width character, a line separator or a tag: it shows
+/// nothing itself and changes how the others look.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,

@@ -6,6 +6,11 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 
 const SECONDS_PER_DAY: i64 = 86_400;
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+/// A date and a time of day as RFC 3339 writes them.
+const DATE_AND_TIME: &str = "0000-00-00T00:00:00";
 
 /// Returns the time by this machine's clock; 0 if the clock is set to before 1970.
 pub fn now() -> i64 {
@@ -22,29 +27,29 @@ pub fn from_asn1(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     Ok(i64::from(since_1970.days) * SECONDS_PER_DAY + i64::from(since_1970.secs))
 }
 
-/// Reads an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7). Returns `None` for
-/// anything else, the two obsolete formats included.
+/// Reads an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7), in this form only. The
+/// day of the week is not checked.
 pub fn from_http_date(text: &str) -> Option<i64> {
     let parts: Vec<&str> = text.split(' ').collect();
     let [_weekday, day, month, year, time, "GMT"] = parts[..] else {
         return None;
     };
-    let month_index = "JanFebMarAprMayJunJulAugSepOctNovDec".find(month)? / 3 + 1;
-    let digits = format!("{year}{month_index:02}{day}{}", time.replace(':', ""));
-    from_digits(&digits)
+    let month_number = MONTHS.iter().position(|name| *name == month)? + 1;
+    from_date_and_time(&format!("{year}-{month_number:02}-{day}T{time}"))
 }
 
-/// Reads a time such as `2025-01-02T04:00:00.5+01:00` (RFC 3339 §5.6); fractions of a second are
-/// dropped. Returns `None` for anything else.
+/// Reads a time such as `2025-01-02T04:00:00.5+01:00` (RFC 3339 §5.6). Fractions of a second are dropped.
 pub fn from_rfc3339(text: &str) -> Option<i64> {
-    let (date_and_time, rest) = text.split_at_checked("2025-01-02T04:00:00".len())?;
-    let digits: String = date_and_time.chars().filter(char::is_ascii_digit).collect();
-    let local_time = from_digits(&digits)?;
-    let offset = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let (date_and_time, fraction_and_offset) = text.split_at_checked(DATE_AND_TIME.len())?;
+    let local_time = from_date_and_time(date_and_time)?;
+    let offset = match fraction_and_offset.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => fraction_and_offset,
+    };
     Some(local_time - utc_offset(offset)?)
 }
 
-/// Reads `Z`, `+01:30` or `-05:00`, in seconds east of UTC.
+/// Reads `Z`, `+01:30` or `-05:00`. Returns the seconds by which local time is ahead of UTC.
 fn utc_offset(text: &str) -> Option<i64> {
     if text.eq_ignore_ascii_case("Z") {
         return Some(0);
@@ -67,8 +72,20 @@ fn two_digits(text: &str) -> Option<i64> {
     }
 }
 
-/// Reads `YYYYMMDDhhmmss`. OpenSSL knows the calendar.
-fn from_digits(digits: &str) -> Option<i64> {
+/// Reads a time of the form [`DATE_AND_TIME`], in UTC.
+fn from_date_and_time(text: &str) -> Option<i64> {
+    if text.len() != DATE_AND_TIME.len() {
+        return None;
+    }
+    let mut digits = String::new();
+    for (found, expected) in text.chars().zip(DATE_AND_TIME.chars()) {
+        if expected.is_ascii_digit() && found.is_ascii_digit() {
+            digits.push(found);
+        } else if !found.eq_ignore_ascii_case(&expected) {
+            return None;
+        }
+    }
+    // OpenSSL knows the calendar. It reads `20250102040000Z`.
     let time = Asn1Time::from_str(&format!("{digits}Z")).ok()?;
     from_asn1(&time).ok()
 }
@@ -100,9 +117,27 @@ mod tests {
             ("2025-01-02T04:00:00+-1:00", None),
             ("2025-13-02T04:00:00Z", None),
             ("2025-01-02", None),
+            ("2025-01-02 04:00:00Z", None),
+            ("20250102040000     Z", None),
+            ("2025-01-02T04:00:00", None),
             ("", None),
         ] {
             assert_eq!(from_rfc3339(text), unix, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_of_http() {
+        for (text, unix) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Sun, 06 anF 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 94 08:49:37 GMT", None),
+            ("Sun, 31 Feb 2026 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 CET", None),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+        ] {
+            assert_eq!(from_http_date(text), unix, "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! TLS for ureq, by OpenSSL: whom getcrt trusts, and OpenSSL's own words when trust is refused.
+//! TLS for ureq, done by OpenSSL: which servers getcrt trusts, and what it says of those that it does not.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -63,35 +63,38 @@ pub fn accepting_context() -> Result<SslContext, ErrorStack> {
 }
 
 fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
-    // Not SslConnector: it would read all of the system's roots at once.
+    // The crate's SslConnector would read all of the system's roots at once. It has the same settings.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    // For TLS 1.2: no ciphers without authentication or encryption, no weak ones, none with shared secrets.
     context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
+    // Blocking reads return data only, and idle connections keep no buffers.
     context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
     context.set_verify(verify);
     Ok(context)
 }
 
+/// Adds the roots that the user chose with `SSL_CERT_FILE` or `SSL_CERT_DIR`, or else the system's.
 fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    let is_chosen_by_user =
-        env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some();
-    if is_chosen_by_user {
-        return context.set_default_verify_paths();
-    }
     let home = openssl_home();
     let hashed_roots = home.join("certs");
-    if has_hash_links(&hashed_roots) {
-        // OpenSSL looks a root up here by its name. To read the bundle of all roots instead would cost
-        // more CPU time than the rest of a run.
+    let is_chosen_by_user =
+        env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some();
+
+    if !is_chosen_by_user && has_hash_links(&hashed_roots) {
+        // The common case. OpenSSL looks up a root here when it needs it, by the hash of its name. To read the
+        // bundle of all roots instead would cost more CPU time than the rest of a run.
         let lookup = context
             .cert_store_mut()
             .add_lookup(X509Lookup::hash_dir())?;
         return lookup.add_dir(&hashed_roots.to_string_lossy(), SslFiletype::PEM);
     }
+
+    // The user's choice, or the bundle `cert.pem` in OpenSSL's own directory.
     context.set_default_verify_paths()?;
-    if !home.join("cert.pem").exists() {
-        // An OpenSSL that is linked in statically looks where it was built, not where this system keeps
-        // its roots.
+    if !is_chosen_by_user && !home.join("cert.pem").exists() {
+        // An OpenSSL that is linked in statically looks where it was built. This system has its roots
+        // elsewhere.
         for bundle in BUNDLES {
             if context.set_ca_file(bundle).is_ok() {
                 break;
@@ -156,7 +159,8 @@ impl<C: Connector> Connector for TlsConnector<C> {
         let Some(connection) = self.tcp.connect(details, None)? else {
             return Ok(None);
         };
-        if !details.needs_tls() || connection.is_tls() {
+        // Only the self-check speaks http. (A tunnel through an https proxy gets TLS over TLS here.)
+        if !details.needs_tls() {
             return Ok(Some(connection.boxed()));
         }
         let stream =
@@ -191,7 +195,8 @@ fn handshake(
     ssl.connect(adapter)
 }
 
-/// A TLS connection, as ureq wants it.
+/// A TLS connection in the form that ureq wants: it fills and empties the buffers, and this moves their
+/// content to and from OpenSSL.
 struct TlsTransport {
     buffers: LazyBuffers,
     stream: SslStream<TransportAdapter>,
@@ -238,9 +243,9 @@ fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     match error {
         HandshakeError::SetupFailure(errors) => openssl_error(&errors),
         HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
-            let is_verified = stream.ssl().verify_mode() != SslVerifyMode::NONE;
+            let must_be_trusted = stream.ssl().verify_mode() != SslVerifyMode::NONE;
             let verdict = stream.ssl().verify_result();
-            if is_verified && verdict != X509VerifyResult::OK {
+            if must_be_trusted && verdict != X509VerifyResult::OK {
                 certificate_error(verdict)
             } else {
                 ssl_error(stream.into_error())
@@ -249,14 +254,13 @@ fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     }
 }
 
-/// Returns the error below TLS (a timeout, a reset) if there is one: it says more than OpenSSL's.
+/// Returns OpenSSL's own error, or else the one of the connection below TLS: a timeout, a reset, its end.
 fn ssl_error(error: ssl::Error) -> Error {
     if let Some(errors) = error.ssl_error() {
         return openssl_error(errors);
     }
     match error.into_io_error() {
         Ok(cause) => cause.into(),
-        // OpenSSL has no error of its own where a peer closes the connection in the middle.
         Err(_) => Error::Io(ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -43,14 +43,8 @@ impl Exchange {
             return None;
         }
         let is_full = log_enabled!(Level::Trace);
-        let mut method = request.method().as_str();
         let mut lines = vec![request.uri().to_string()];
-        if let Some(jws) = jws {
-            lines.push(match jws.protected["kid"].as_str() {
-                Some(kid) => format!("signed by kid {kid}"),
-                None => "signed by jwk, the public half of the account key".to_owned(),
-            });
-        }
+        lines.extend(jws.map(signer));
         if is_full {
             lines.extend(header_lines(request.headers(), |_| true));
         }
@@ -59,12 +53,15 @@ impl Exchange {
                 lines.push(format!("protected: {:#}", jws.protected));
                 lines.push(format!("signature: {}", cut_signature(&jws.signature)));
             }
-            if jws.payload.is_empty() {
-                method = "POST-as-GET";
-            } else {
+            if !jws.payload.is_empty() {
                 lines.push(readable(jws.payload.as_bytes()));
             }
         }
+        let method = match jws {
+            // RFC 8555 §6.3.
+            Some(jws) if jws.payload.is_empty() => "POST-as-GET",
+            _ => request.method().as_str(),
+        };
         Some(Exchange::begin(method, purpose.to_string(), &lines))
     }
 
@@ -121,6 +118,14 @@ impl Exchange {
     }
 }
 
+/// Says by what the CA knows who signed a request (RFC 8555 §6.2).
+fn signer(jws: &Jws) -> String {
+    match jws.protected["kid"].as_str() {
+        Some(kid) => format!("signed by kid {kid}"),
+        None => "signed by jwk, the public half of the account key".to_owned(),
+    }
+}
+
 /// Returns a status with its name, such as `404 Not Found`.
 fn status_text(status: u16) -> String {
     match StatusCode::from_u16(status) {
@@ -164,25 +169,24 @@ fn cut_signature(signature: &str) -> String {
     format!("{shown}...")
 }
 
-/// Returns the lines of all `texts`, indented, with long ones folded. The parts of a folded line are
-/// indented two columns deeper than its own text.
+/// Returns the lines of all `texts`, indented. A line that is too long is folded; what follows its first
+/// part is indented two columns deeper than the line itself.
 fn fold_and_indent(texts: &[String]) -> Vec<String> {
     let mut folded = Vec::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         let own_indent = line.chars().take_while(|c| *c == ' ').count();
-        // However deep it is, there must be room for text.
-        let deeper = INDENT + own_indent.min(LINE_WIDTH / 2) + 2;
+        // Text must have room, however deep a CA indents it.
+        let continuation_indent = INDENT + own_indent.min(LINE_WIDTH / 2) + 2;
+
+        let mut rest = line;
         let mut indent = INDENT;
-        let mut rest: Vec<char> = line.chars().collect();
-        loop {
-            let length = rest.len().min(LINE_WIDTH - indent);
-            let part: String = rest.drain(..length).collect();
-            folded.push(format!("{}{part}", " ".repeat(indent)));
-            if rest.is_empty() {
-                break;
-            }
-            indent = deeper;
+        while let Some((end, _)) = rest.char_indices().nth(LINE_WIDTH - indent) {
+            let (part, after) = rest.split_at(end);
+            folded.push(format!("{:indent$}{part}", ""));
+            rest = after;
+            indent = continuation_indent;
         }
+        folded.push(format!("{:indent$}{rest}", ""));
     }
     folded
 }

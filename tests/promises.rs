@@ -84,7 +84,7 @@ fn the_table_of_faults_is_true() {
 /// What stands in the source like a message and is none, or only if the program is wrong.
 const NO_MESSAGES: [&str; 10] = [
     "no directory has been read",
-    "no reply from",
+    "the outcome is unclear",
     "cannot sign with the account key",
     "no reason given",
     // Of a step that is given up; the failure that it is given up for is told instead.

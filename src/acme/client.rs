@@ -1,15 +1,15 @@
 //! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, bail};
 use log::warn;
 use openssl::rand::rand_bytes;
 use serde_json::{Value, json};
-use ureq::http::Method;
 
 use super::account_key::{AccountKey, Jws};
 use super::nonces::NoncePool;
@@ -41,18 +41,9 @@ pub struct Client<'a> {
 pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
-    /// Nobody knows: the response was lost or an error, or the CA was at it already. The object shows
-    /// what the CA has done.
+    /// Nobody knows whether the CA has acted: the response was lost or an error, or the object was in a
+    /// state that the request does not fit. The object shows.
     Unclear,
-}
-
-/// What is sent.
-#[derive(Clone, Copy)]
-enum Message<'a> {
-    Get,
-    Head,
-    /// A payload to sign; empty in a POST-as-GET (§6.3).
-    Post(&'a str),
 }
 
 impl<'a> Client<'a> {
@@ -94,8 +85,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Cancels the run: pauses end at once, requests that are under way in a moment. Returns false if
-    /// it was cancelled before.
+    /// Cancels the run: pauses end at once, and requests that are under way a few seconds later. Returns
+    /// false if it was cancelled before.
     pub fn cancel(&self) -> bool {
         let is_first = self.deadline.cancel();
         if is_first {
@@ -104,7 +95,7 @@ impl<'a> Client<'a> {
         is_first
     }
 
-    /// Returns the CA's directory (§7.1.1). It is fetched once.
+    /// Returns the CA's directory (§7.1.1). It is fetched from `url` at the first call only.
     ///
     /// # Errors
     /// The CA cannot be reached, or what it serves at `url` is no directory.
@@ -141,7 +132,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached.
     pub fn get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
-        self.send_repeatable(purpose, url, Message::Get)
+        self.send(purpose, url, None, Effect::Repeatable)
     }
 
     /// Sends a signed request that the CA may act on twice without harm.
@@ -149,7 +140,8 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached.
     pub fn post(&self, purpose: Purpose, url: &AcmeUrl, payload: &Value) -> Result<Response> {
-        self.send_repeatable(purpose, url, Message::Post(&payload.to_string()))
+        let payload = payload.to_string();
+        self.send(purpose, url, Some(&payload), Effect::Repeatable)
     }
 
     /// Reads a resource: a signed request with an empty payload (§6.3).
@@ -157,7 +149,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached.
     pub fn post_as_get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
-        self.send_repeatable(purpose, url, Message::Post(""))
+        self.send(purpose, url, Some(""), Effect::Repeatable)
     }
 
     /// Sends a signed request that the CA must act on once only. It is sent again if the CA says that it
@@ -172,94 +164,85 @@ impl<'a> Client<'a> {
         payload: &Value,
     ) -> Result<Submission> {
         let payload = payload.to_string();
-        self.send(purpose, url, Message::Post(&payload), Effect::Once)
+        match self.send(purpose, url, Some(&payload), Effect::Once) {
+            Ok(response) => Ok(Submission::Accepted(response)),
+            Err(error) if error.is::<OutcomeUnclear>() => Ok(Submission::Unclear),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Opens the connections for work on `count` names, in threads of `scope`, each by fetching the nonce of
-    /// its first signed request. Returns as soon as there is one nonce. Errors are ignored here: where they
-    /// matter, the requests that follow meet them again and report them.
+    /// Opens connections ahead, so that work on `count` names need not wait for them: threads of `scope`
+    /// fetch the nonces for their first signed requests. Returns when the first nonce is there, or when
+    /// there will be none. Errors are ignored: where they matter, later requests meet them again and report
+    /// them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
         let Some(directory) = self.directory.get() else {
             return;
         };
         let (sender, receiver) = mpsc::channel();
         for _ in 0..count.min(MAX_CONNECTIONS) {
-            let sender = sender.clone();
+            let first_nonce = sender.clone();
             let open = move || {
                 let request = Request {
                     purpose: Purpose::NewNonce,
-                    method: Method::HEAD,
                     url: &directory.new_nonce,
                     jws: None,
                 };
                 let deadline = self.deadline.at_most(OPEN_TIMEOUT);
                 if let Ok(response) = self.transport.send(&request, &deadline) {
                     self.nonces.add_from_response(&response);
-                    let _ = sender.send(());
+                    let _ = first_nonce.send(());
                 }
             };
             // If no thread can be made, there is one connection less.
             let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
-        // This ends with an error when all threads have ended without a nonce.
+        // When the last sender is gone, the wait below ends, too.
         drop(sender);
         let _ = receiver.recv();
     }
 
-    fn send_repeatable(
-        &self,
-        purpose: Purpose,
-        url: &AcmeUrl,
-        message: Message,
-    ) -> Result<Response> {
-        match self.send(purpose, url, message, Effect::Repeatable)? {
-            Submission::Accepted(response) => Ok(response),
-            // It is sent again as long as it is unclear.
-            Submission::Unclear => Err(anyhow!("no reply from {url}")),
-        }
-    }
-
-    /// Sends a request until the CA accepts it or there is no point in going on.
+    /// Sends a request until the CA accepts it or there is no point in going on. With a payload it is signed;
+    /// without one it is a GET, or a HEAD for a nonce.
     fn send(
         &self,
         purpose: Purpose,
         url: &AcmeUrl,
-        message: Message,
+        payload: Option<&str>,
         effect: Effect,
-    ) -> Result<Submission> {
+    ) -> Result<Response> {
         let mut retries = Retries::new(effect);
         loop {
             if self.deadline.remaining().is_zero() {
                 bail!(OutOfTime(format!("no time left (--timeout) for {url}")));
             }
-            let jws = match message {
-                Message::Post(payload) => Some(self.sign(url, payload)?),
-                Message::Get | Message::Head => None,
+            let jws = match payload {
+                Some(payload) => Some(self.sign(url, payload)?),
+                None => None,
             };
             let request = Request {
                 purpose,
-                method: message.method(),
                 url,
                 jws: jws.as_ref(),
             };
-            let received = self.transport.send(&request, &self.deadline);
-            if let (Message::Post(_), Ok(response)) = (message, &received) {
+            let sent = self.transport.send(&request, &self.deadline);
+            if let (Some(_), Ok(response)) = (&jws, &sent) {
                 // §6.5: error responses bring a nonce, too.
                 self.nonces.add_from_response(response);
             }
-            let error = match received.and_then(Response::into_result) {
-                Ok(response) => return Ok(Submission::Accepted(response)),
+            let error = match sent.and_then(Response::into_result) {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             let remaining = self.deadline.remaining();
             match retries.decide(error.kind, error.retry_after, remaining, random_byte()) {
                 Decision::TryAnotherNonce(pause) => self.deadline.sleep(pause)?,
                 Decision::TryAgain(pause) => {
-                    self.pause_after(&error, url, "trying again", pause)?;
+                    self.report_and_sleep(&error, url, "trying again", pause)?;
                 }
                 Decision::LookAtObject(pause) => {
-                    self.pause_after(&error, url, "looking what became of it", pause)?;
-                    return Ok(Submission::Unclear);
+                    self.report_and_sleep(&error, url, "looking what became of it", pause)?;
+                    bail!(OutcomeUnclear);
                 }
                 Decision::GiveUp(reason) => return Err(final_error(error, reason, url)),
             }
@@ -285,22 +268,23 @@ impl<'a> Client<'a> {
         }
         let directory = self.directory.get().context("no directory has been read")?;
         let url = &directory.new_nonce;
-        let response = self.send_repeatable(Purpose::NewNonce, url, Message::Head)?;
+        // This request is not signed, so it needs no nonce itself.
+        let response = self.send(Purpose::NewNonce, url, None, Effect::Repeatable)?;
         let nonce = response
             .nonce()
             .with_context(|| format!("{url} gives no usable Replay-Nonce"))?;
         Ok(nonce.to_owned())
     }
 
-    /// Says what went wrong and what `follows`, and sleeps until then.
-    fn pause_after(
+    /// Tells the user what went wrong and what `follows`, and sleeps until then.
+    fn report_and_sleep(
         &self,
         error: &RequestError,
         url: &AcmeUrl,
         follows: &str,
         pause: Duration,
     ) -> Result<()> {
-        // After another request of this run has failed, nobody wants to hear of this one.
+        // If the run has failed meanwhile, the user wants to hear of that alone.
         self.deadline.check_not_cancelled()?;
         let seconds = pause.as_secs_f32().ceil();
         warn!("{url}: {}; {follows} in {seconds} s", error.failure);
@@ -309,15 +293,17 @@ impl<'a> Client<'a> {
     }
 }
 
-impl Message<'_> {
-    fn method(self) -> Method {
-        match self {
-            Message::Get => Method::GET,
-            Message::Head => Method::HEAD,
-            Message::Post(_) => Method::POST,
-        }
+/// Marks an error after which nobody knows whether the CA has acted.
+#[derive(Debug)]
+struct OutcomeUnclear;
+
+impl fmt::Display for OutcomeUnclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the outcome is unclear")
     }
 }
+
+impl std::error::Error for OutcomeUnclear {}
 
 /// Returns the error of a request to `url` that is not tried again, with a hint that says when it may be.
 fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
@@ -331,12 +317,12 @@ fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
             Some(format!("the CA asks to come back after {moment}"))
         }
     };
-    // A hint of the failure's own knows more about the cause.
+    // A hint that the failure has already is about its cause.
     failure.hint = failure.hint.or(hint);
     Error::new(failure).context(url.to_string())
 }
 
-/// Returns a byte that spreads the pauses of many clients; 255, which is fine too, without randomness.
+/// Returns a random byte, or 255 if OpenSSL has none; it only spreads the pauses of many clients.
 fn random_byte() -> u8 {
     let mut byte = [u8::MAX];
     let _ = rand_bytes(&mut byte);

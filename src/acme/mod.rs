@@ -1,8 +1,9 @@
 //! The protocol: what is sent to a CA and what comes back (RFC 8555). Sections in the comments of
 //! this folder are RFC 8555's unless another RFC is named.
 //!
-//! Imports point one way: `client` puts `retry`, `polling`, `nonces` and `transport` together;
-//! `transport` yields a `response`, and a response holds `resources` or a `problem`.
+//! Imports point one way: `client` puts `account_key`, `nonces`, `transport` and `retry` together;
+//! `transport` returns a `response`, which holds one of the `resources` or a `problem`. The loops that wait
+//! for the CA are outside, where the reader looks for them; `polling` has their pauses.
 
 pub mod account_key;
 pub mod client;

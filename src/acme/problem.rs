@@ -12,8 +12,7 @@ use crate::text::excerpt;
 /// What every error type of ACME begins with (§6.7).
 const ACME_ERROR: &str = "urn:ietf:params:acme:error:";
 
-/// A problem document. CAs bend its form, so nothing in it is required; see
-/// [`is_empty`](Problem::is_empty).
+/// A problem document. Real CAs leave out what they like, so nothing in it is required.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Problem(Value);
 
@@ -28,7 +27,7 @@ impl Problem {
         self.text("type").is_some_and(|it| is_acme_error(it, name))
     }
 
-    /// Whether the document says nothing: `{}` and `null` are no problem.
+    /// Whether the document says nothing that getcrt can show. `{}` and `null` do not.
     pub fn is_empty(&self) -> bool {
         let members = ["type", "detail", "subproblems"];
         members.iter().all(|member| self.0[member].is_null())
@@ -48,8 +47,8 @@ impl Problem {
         lines
     }
 
-    /// Returns the failure whose message is `message`, with what this problem adds to it.
-    pub fn into_failure(self, message: String) -> Failure {
+    /// Returns a failure with this message, to which the problem adds its type and its subproblems.
+    pub fn to_failure(&self, message: String) -> Failure {
         let mut failure = Failure::new(message).with_details(self.subproblem_lines());
         failure.problem_type = self.text("type").map(str::to_owned);
         failure
@@ -72,9 +71,9 @@ impl fmt::Display for Problem {
 }
 
 impl From<Problem> for Failure {
+    /// The message is the problem's own words.
     fn from(problem: Problem) -> Failure {
-        let message = problem.to_string();
-        problem.into_failure(message)
+        problem.to_failure(problem.to_string())
     }
 }
 

@@ -9,7 +9,7 @@ use super::resources::Identifier;
 pub enum Purpose<'a> {
     /// The CA's entry points (§7.1.1).
     Directory,
-    /// When the CA suggests to renew a certificate (RFC 9773).
+    /// Asking when to renew a certificate (RFC 9773).
     RenewalInfo,
     /// A fresh nonce (§7.2).
     NewNonce,

@@ -18,14 +18,15 @@ pub struct RequestError {
 /// What a failed request means for another try.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ErrorKind {
-    /// The CA refused the nonce and did nothing else; a new nonce may do (§6.5).
+    /// The CA refused the nonce, and nothing else; with another nonce it may succeed (§6.5).
     BadNonce,
     /// The CA did nothing, because it is asked too often (429).
     TooManyRequests,
-    /// The CA is busy with an earlier request for the same thing (409, orderNotReady).
-    AlreadyUnderWay,
-    /// The connection was lost or the CA broke down (5xx): it may have acted on the request, or not.
+    /// The object is in a state that the request does not fit (409, orderNotReady). The reason can be an
+    /// earlier try whose response was lost.
+    WrongState,
+    /// The connection was lost, or the CA broke down (5xx). It may have acted on the request, or not.
     OutcomeUnknown,
-    /// The same request would fail in the same way again.
+    /// The same request would fail again in the same way.
     Permanent,
 }

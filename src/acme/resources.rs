@@ -1,5 +1,5 @@
-//! The objects of RFC 8555 §7.1 as a CA sends them. Only what getcrt reads is modelled. CAs differ in
-//! the optional members, so those stay JSON until they are needed; there `null` and `{}` count as absent.
+//! The objects of RFC 8555 §7.1 as a CA sends them. Only what getcrt reads is modelled. Members of type
+//! `Value` stay JSON until they are needed: some CAs put `null`, `{}` or something of their own there.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -75,6 +75,11 @@ impl Directory {
     /// Returns the CA's website, if it names one.
     pub fn website(&self) -> Option<&str> {
         self.meta["website"].as_str()
+    }
+
+    /// Whether the CA has renewal information (RFC 9773), and so knows what `replaces` means.
+    pub fn has_renewal_info(&self) -> bool {
+        self.renewal_info_url("").is_some()
     }
 
     /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.
@@ -173,7 +178,7 @@ impl Order {
     /// Returns what the user is told of an order that has failed.
     pub fn failure(&self) -> Failure {
         let message = format!("Order failed, it is {:?}: {}", self.status, self.error);
-        self.error.clone().into_failure(message)
+        self.error.to_failure(message)
     }
 
     /// Returns where the CSR is sent.
@@ -234,6 +239,7 @@ impl Authorization {
             Status::Valid => Verdict::Valid,
             // Some CAs leave the authorization pending after its challenge has failed.
             Status::Pending if !self.has_failed_challenge() => Verdict::Pending(self.problem()),
+            // Invalid, deactivated, expired or revoked (§7.1.6), or a status that is not the RFC's.
             _ => Verdict::Failed(self.problem().unwrap_or_default()),
         }
     }

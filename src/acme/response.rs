@@ -1,4 +1,4 @@
-//! What the CA answered, read to its end: status, headers and body.
+//! An HTTP response, read to its end.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::time;
 
 /// The longest Retry-After that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
-/// How much of a body that is neither JSON nor PEM is shown, in bytes.
+/// How much is shown of a body that is not what it should be, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
 /// An HTTP response.
@@ -44,7 +44,7 @@ impl Response {
         })
     }
 
-    /// Returns the URL of the object that this response created. No other response tells it.
+    /// Returns the URL of the object that was created or found. Only this response has it.
     ///
     /// # Errors
     /// There is no Location header, or it holds no https URL.
@@ -83,8 +83,8 @@ impl Response {
     pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
         let mut urls = Vec::new();
         for header in self.headers.get_all("Link") {
-            // RFC 8288 §3: `<URL>; rel="alternate"`. One header may hold several links. Each `<` begins
-            // one, and its parameters reach to the next.
+            // RFC 8288 §3: `<URL>; rel="alternate"`. One header may hold several links, separated by
+            // commas. Each `<` begins one, and its parameters reach to the next.
             for link in header.to_str().unwrap_or_default().split('<') {
                 if let Some((url, parameters)) = link.split_once('>')
                     && parameters.split(';').any(is_rel_alternate)
@@ -106,29 +106,25 @@ impl Response {
         Err(RequestError {
             kind: error_kind(self.status, &problem),
             retry_after: self.retry_after(),
-            failure: Box::new(self.failure(problem)),
+            failure: Box::new(self.failure(&problem)),
         })
     }
 
-    /// Returns what the user is told of an error status: the problem document, or else the beginning of
-    /// what the CA sent instead.
-    fn failure(&self, problem: Problem) -> Failure {
+    /// Returns what the user is told of an error status: the problem document, or the beginning of a body
+    /// that is not even JSON.
+    fn failure(&self, problem: &Problem) -> Failure {
         let status = self.status;
         let is_json = serde_json::from_slice::<Value>(&self.body).is_ok();
         if problem.is_empty() && !is_json {
             return Failure::new(format!("HTTP {status}, {}", self.beginning()));
         }
-        // §7.3.3: the user has to agree to something on that page.
-        let page = if problem.is("userActionRequired") {
-            problem.text("instance").map(str::to_owned)
-        } else {
-            None
-        };
-        let message = format!("HTTP {status}, {problem}");
-        let failure = problem.into_failure(message);
-        match page {
-            Some(url) => failure.with_hint(format!("the CA wants you to visit {url}")),
-            None => failure,
+        let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
+        // §7.3.3: the user has to agree to something on the page that `instance` names.
+        match problem.text("instance") {
+            Some(page) if problem.is("userActionRequired") => {
+                failure.with_hint(format!("the CA wants you to visit {page}"))
+            }
+            _ => failure,
         }
     }
 
@@ -155,19 +151,17 @@ fn error_kind(status: u16, problem: &Problem) -> ErrorKind {
     }
     match status {
         429 => ErrorKind::TooManyRequests,
-        409 => ErrorKind::AlreadyUnderWay,
-        _ if problem.is("orderNotReady") => ErrorKind::AlreadyUnderWay,
+        409 => ErrorKind::WrongState,
+        _ if problem.is("orderNotReady") => ErrorKind::WrongState,
         500.. => ErrorKind::OutcomeUnknown,
         _ => ErrorKind::Permanent,
     }
 }
 
-/// Whether a parameter of a link is `rel=alternate`, quoted or not.
+/// Whether a parameter of a link is `rel=alternate`, quoted or not, with or without the comma that ends
+/// the link.
 fn is_rel_alternate(parameter: &str) -> bool {
-    let bare: String = parameter
-        .chars()
-        .filter(|character| !matches!(character, ' ' | '"' | ','))
-        .collect();
+    let bare = parameter.replace([' ', '"', ','], "");
     bare.eq_ignore_ascii_case("rel=alternate")
 }
 
@@ -268,12 +262,9 @@ mod tests {
         );
         assert_eq!(
             kind(403, &problem("orderNotReady")),
-            Some(ErrorKind::AlreadyUnderWay)
+            Some(ErrorKind::WrongState)
         );
-        assert_eq!(
-            kind(409, &problem("conflict")),
-            Some(ErrorKind::AlreadyUnderWay)
-        );
+        assert_eq!(kind(409, &problem("conflict")), Some(ErrorKind::WrongState));
         assert_eq!(kind(429, ""), Some(ErrorKind::TooManyRequests));
         assert_eq!(kind(503, "<html>"), Some(ErrorKind::OutcomeUnknown));
     }

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use super::request_error::ErrorKind;
 
-/// Tries of one request that the CA refuses for its nonce alone (§6.5)...
-const MAX_NONCE_TRIES: u32 = 200;
-/// ...how many of them follow at once, and the pause before each of the others.
-const IMMEDIATE_NONCE_TRIES: u32 = 5;
+/// How often a request is sent again that the CA refuses for its nonce alone (§6.5).
+const MAX_NONCE_RETRIES: u32 = 200;
+/// How many of these retries follow at once. The others wait for [`NONCE_PAUSE`].
+const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The first and the longest pause after any other error; each is twice the one before.
-const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// The upper bound of the first pause after any other error. It doubles with each error, up to
+/// [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Whether a request may be sent again when nobody knows what became of it.
+/// Whether a request may be sent again while nobody knows what became of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effect {
-    /// It may: the CA can act on it twice without harm.
+    /// Yes: it does no harm if the CA acts on it twice.
     Repeatable,
-    /// It may not: first the object shows whether the CA has acted.
+    /// No: first the object must show whether the CA has acted.
     Once,
 }
 
@@ -29,42 +30,42 @@ pub enum Decision {
     TryAnotherNonce(Duration),
     /// Send the request again after the pause.
     TryAgain(Duration),
-    /// After the pause look at the object: it shows whether the CA has acted.
+    /// Look at the object after the pause: it shows whether the CA has acted.
     LookAtObject(Duration),
     /// Stop trying.
     GiveUp(Reason),
 }
 
-/// Why no other try is made.
+/// Why a request is not tried again.
 #[derive(Debug, PartialEq)]
 pub enum Reason {
     /// It would fail in the same way.
     WouldFailAgain,
-    /// The pause before it would not fit the deadline.
+    /// The pause would not fit the deadline.
     NoTimeLeft,
-    /// The CA asks to come back after so long, which is not within this run.
+    /// One of these two, and the CA asks to come back after so much time.
     ComeBackAfter(Duration),
 }
 
 /// The tries of one request so far.
 pub struct Retries {
     effect: Effect,
-    refused_nonces: u32,
+    nonce_retries: u32,
     backoff: Duration,
 }
 
 impl Retries {
-    /// Begins with a request that has not been tried.
+    /// Begins with a request that was not tried yet.
     pub fn new(effect: Effect) -> Retries {
         Retries {
             effect,
-            refused_nonces: 0,
-            backoff: MIN_BACKOFF,
+            nonce_retries: 0,
+            backoff: FIRST_BACKOFF,
         }
     }
 
-    /// Decides what follows an error. `retry_after` is what the CA asks for, `remaining` the time until
-    /// the deadline, and `random` any byte: it spreads the pauses of many clients.
+    /// Decides what follows an error. `retry_after` is what the CA asks for, `remaining` is the time until
+    /// the deadline, and `random` is any byte: it spreads the pauses of many clients.
     pub fn decide(
         &mut self,
         kind: ErrorKind,
@@ -72,45 +73,51 @@ impl Retries {
         remaining: Duration,
         random: u8,
     ) -> Decision {
-        if kind == ErrorKind::BadNonce && self.refused_nonces < MAX_NONCE_TRIES {
-            self.refused_nonces += 1;
-            let is_immediate = self.refused_nonces <= IMMEDIATE_NONCE_TRIES;
-            let pause = if is_immediate {
-                Duration::ZERO
-            } else {
-                NONCE_PAUSE
-            };
-            return Decision::TryAnotherNonce(pause.min(remaining));
+        if kind == ErrorKind::BadNonce && self.nonce_retries < MAX_NONCE_RETRIES {
+            self.nonce_retries += 1;
+            return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
         }
-        let retry_after = retry_after.filter(|pause| !pause.is_zero());
-        let pause = with_jitter(self.backoff, random).max(retry_after.unwrap_or_default());
-        let is_too_late = pause >= remaining;
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
 
-        let would_fail_again = match kind {
-            ErrorKind::BadNonce | ErrorKind::Permanent => true,
-            // It is nothing to wait for unless the object will show the outcome.
-            ErrorKind::AlreadyUnderWay => self.effect == Effect::Repeatable,
-            ErrorKind::TooManyRequests | ErrorKind::OutcomeUnknown => false,
+        let backoff = with_jitter(self.backoff, random);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        let pause = backoff.max(retry_after.unwrap_or_default());
+        let decision = match (kind, self.effect) {
+            (ErrorKind::BadNonce | ErrorKind::Permanent, _)
+            | (ErrorKind::WrongState, Effect::Repeatable) => {
+                Decision::GiveUp(Reason::WouldFailAgain)
+            }
+            (ErrorKind::TooManyRequests, _) | (ErrorKind::OutcomeUnknown, Effect::Repeatable) => {
+                Decision::TryAgain(pause)
+            }
+            (ErrorKind::WrongState | ErrorKind::OutcomeUnknown, Effect::Once) => {
+                Decision::LookAtObject(pause)
+            }
         };
-        if would_fail_again || is_too_late {
-            return Decision::GiveUp(match retry_after {
-                Some(wait) => Reason::ComeBackAfter(wait),
-                None if would_fail_again => Reason::WouldFailAgain,
-                None => Reason::NoTimeLeft,
-            });
+        let reason = match decision {
+            Decision::GiveUp(reason) => reason,
+            _ if pause >= remaining => Reason::NoTimeLeft,
+            next => return next,
+        };
+        // What the CA says about another try is worth more than our own reason.
+        match retry_after {
+            Some(wait) if !wait.is_zero() => Decision::GiveUp(Reason::ComeBackAfter(wait)),
+            _ => Decision::GiveUp(reason),
         }
-        if kind == ErrorKind::TooManyRequests || self.effect == Effect::Repeatable {
-            Decision::TryAgain(pause)
+    }
+
+    fn nonce_pause(&self) -> Duration {
+        if self.nonce_retries <= IMMEDIATE_NONCE_RETRIES {
+            Duration::ZERO
         } else {
-            Decision::LookAtObject(pause)
+            NONCE_PAUSE
         }
     }
 }
 
-/// Returns half to all of `pause`.
+/// Returns half of `pause` plus a random part of the other half.
 fn with_jitter(pause: Duration, random: u8) -> Duration {
-    pause / 2 + pause / 2 * u32::from(random) / u32::from(u8::MAX)
+    let half = pause / 2;
+    half + half * u32::from(random) / u32::from(u8::MAX)
 }
 
 #[cfg(test)]
@@ -127,7 +134,7 @@ mod tests {
     fn what_follows_the_first_error() {
         use Decision::{GiveUp, LookAtObject, TryAgain, TryAnotherNonce};
         use Effect::{Once, Repeatable};
-        use ErrorKind::{AlreadyUnderWay, BadNonce, OutcomeUnknown, Permanent, TooManyRequests};
+        use ErrorKind::{BadNonce, OutcomeUnknown, Permanent, TooManyRequests, WrongState};
         use Reason::{ComeBackAfter, NoTimeLeft, WouldFailAgain};
 
         let asked = |count| Some(seconds(count));
@@ -167,20 +174,8 @@ mod tests {
                 seconds(1),
                 GiveUp(NoTimeLeft),
             ),
-            (
-                AlreadyUnderWay,
-                Repeatable,
-                None,
-                LONG,
-                GiveUp(WouldFailAgain),
-            ),
-            (
-                AlreadyUnderWay,
-                Once,
-                asked(3),
-                LONG,
-                LookAtObject(seconds(3)),
-            ),
+            (WrongState, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
+            (WrongState, Once, asked(3), LONG, LookAtObject(seconds(3))),
             (Permanent, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
             (Permanent, Once, None, seconds(0), GiveUp(WouldFailAgain)),
             (
@@ -209,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn nonces_are_tried_two_hundred_times() {
+    fn two_hundred_more_nonces_are_tried() {
         let mut retries = Retries::new(Effect::Once);
-        for count in 1..=MAX_NONCE_TRIES {
+        for count in 1..=MAX_NONCE_RETRIES {
             let pause = if count <= 5 {
                 Duration::ZERO
             } else {

@@ -2,7 +2,6 @@
 //! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Sections in the comments
 //! are RFC 8555's.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -57,22 +56,24 @@ pub fn read_authorizations(
 ) -> Result<Vec<PendingAuthorization>> {
     check_identifiers(order, csr)?;
     let urls = authorization_urls(order)?;
-    let mut authorizations = try_map_parallel(client, &urls, |url| {
-        let response = client.post_as_get(Purpose::Authorization(None), url)?;
-        let authorization = parse_authorization(&response, url)?;
-        let identifier = &authorization.identifier;
-        let position = csr
-            .identifiers
-            .iter()
-            .position(|other| other == identifier)
-            .with_context(|| format!("the CA asks about {identifier}, not in the CSR"))?;
-        Ok((position, url, authorization, poll_after(&response)))
+    let responses = try_map_parallel(client, &urls, |url| {
+        client.post_as_get(Purpose::Authorization(None), url)
     })?;
-    authorizations.sort_by_key(|(position, ..)| *position);
+
+    let mut authorizations = Vec::new();
+    for (url, response) in urls.into_iter().zip(responses) {
+        let authorization = parse_authorization(&response, &url)?;
+        let identifier = &authorization.identifier;
+        if !csr.identifiers.contains(identifier) {
+            bail!("the CA asks about {identifier}, not in the CSR");
+        }
+        authorizations.push((authorization, url, poll_after(&response)));
+    }
+    authorizations.sort_by_key(|(authorization, ..)| csr.position(&authorization.identifier));
 
     let mut pending = Vec::new();
     let mut failed = Vec::new();
-    for (_, url, authorization, wait) in authorizations {
+    for (authorization, url, wait) in authorizations {
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
@@ -83,7 +84,7 @@ pub fn read_authorizations(
                     .with_context(|| format!("challenge for {identifier}"))?;
                 pending.push(PendingAuthorization {
                     identifier,
-                    url: url.clone(),
+                    url,
                     poll_after: wait,
                     challenge,
                 });
@@ -97,7 +98,7 @@ pub fn read_authorizations(
     }
 }
 
-/// Checks that the order is for the names of the CSR. (Some CAs list them in another order.)
+/// Checks that the order is for the names of the CSR, if it lists its names.
 fn check_identifiers(order: &Order, csr: &Csr) -> Result<()> {
     let Some(ordered) = &order.identifiers else {
         return Ok(());
@@ -158,12 +159,12 @@ pub fn write_challenge_files<'a>(
     Ok(files)
 }
 
-/// Fetches all challenge files from the web server, before an attempt at the CA is used up. If there is no
-/// answer, or one by a way that a validator would not go, that is a warning: this machine may not see the
-/// web server as the CA does.
+/// Fetches all challenge files from the web server, before an attempt at the CA is used up. No response is a
+/// warning only, and so is a redirect that validators do not follow: this machine may not see the web server
+/// as the CA does.
 ///
 /// # Errors
-/// The answer for some names is not the key authorization.
+/// The response for some names is not the key authorization.
 pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16) -> Result<()> {
     let findings = try_map_parallel(client, files, |file| {
         let url = file.url(port);
@@ -215,28 +216,25 @@ impl ChallengeFile<'_> {
 /// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
-/// The CA refuses, or cannot be reached. The error lists every name for which this happened.
+/// The CA refuses, or cannot be reached. The error lists all names for which this was seen before the pass
+/// ended.
 pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
-    // Of the errors of a pass only the first is returned, and the user should see all.
-    let failures = Mutex::new(Vec::new());
-    let result = try_map_parallel(client, pending, |authorization| {
-        submit_challenge(client, authorization).inspect_err(|error| {
-            if let Some(failure) = error.downcast_ref::<Failure>() {
-                let name_failure = (authorization.identifier.clone(), failure.clone());
-                let mut list = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                list.push(name_failure);
-            }
-        })
+    let submitted = try_map_parallel(client, pending, |authorization| {
+        submit_challenge(client, authorization)
     });
-    let mut failed = failures
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    if failed.is_empty() {
-        result?;
+    let Err(errors) = submitted else {
         return Ok(());
+    };
+    let mut failed = Vec::new();
+    for (index, error) in &errors.0 {
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            failed.push((pending[*index].identifier.clone(), failure.clone()));
+        }
     }
-    let position = |name: &Identifier| pending.iter().position(|it| it.identifier == *name);
-    failed.sort_by_key(|(name, _)| position(name));
+    if failed.is_empty() {
+        // No time was left, for example.
+        return Err(errors.into());
+    }
     Err(failure_of_names(failed).into())
 }
 
@@ -253,14 +251,13 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
             Submission::Accepted(_) => return Ok(()),
             Submission::Unclear => {}
         }
-        // A challenge that is not pending any more was submitted. One that is may have been.
         let purpose = Purpose::Authorization(Some(identifier));
         let response = client.post_as_get(purpose, &authorization.url)?;
-        let is_pending = parse_authorization(&response, &authorization.url)?
-            .http_01()
-            .is_ok_and(|current| current.status == Status::Pending);
-        if !is_pending {
-            return Ok(());
+        match parse_authorization(&response, &authorization.url)?.http_01() {
+            // The CA may not have heard of it: it is told again.
+            Ok(current) if current.status == Status::Pending => {}
+            // It has. (Or it shows the challenge no more, because it has decided.)
+            _ => return Ok(()),
         }
         polling.pause(poll_after(&response), || {
             format!("the CA to take the challenge for {identifier}")

@@ -41,8 +41,8 @@ impl Chain {
         Ok(Chain(certificates))
     }
 
-    /// Returns the certificates in a file of the user's, up to one that is cut off. `None` if there are none,
-    /// or one is damaged.
+    /// Returns the certificates in a file that need not hold a chain. `None` if there are none, or one is
+    /// damaged. One whose last line is missing ends the chain.
     pub fn from_file(pem: &[u8]) -> Option<Chain> {
         let certificates = X509::stack_from_pem(pem).ok()?;
         if certificates.is_empty() {
@@ -86,8 +86,8 @@ impl Chain {
     /// certificate is not thrown away lightly.
     ///
     /// # Errors
-    /// It has a [`defect`](Chain::defect), the leaf is not signed by its issuer, or it states a malformed
-    /// time.
+    /// It has a [`defect`](Chain::defect), its notBefore is malformed, or the leaf is not signed by the
+    /// certificate that has its issuer's name.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         if let Some(defect) = self.defect(csr)? {
             bail!(defect);
@@ -131,6 +131,7 @@ impl Chain {
         if signatures.contains(&Signature::OfUnknownKind) {
             warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
         }
+        // Without any, the chain does not hold the issuer.
         Ok(())
     }
 

@@ -17,7 +17,7 @@ const MAX_TRIES: u32 = 10;
 pub struct AcmeDir(PathBuf);
 
 impl AcmeDir {
-    /// Opens the directory, and tries whether files can be created in it.
+    /// Checks that the directory is there, and that files can be created in it.
     ///
     /// # Errors
     /// There is no such directory, or no file can be created in it.
@@ -47,16 +47,16 @@ impl AcmeDir {
 
 /// Creates the file, in place of the leftover of a run that was killed, if there is one.
 fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    for _ in 1..MAX_TRIES {
         match TemporaryFile::create_public(path, key_authorization) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < MAX_TRIES => {
+            Ok(file) => return Ok(file),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 remove_leftover(path, key_authorization)?;
             }
-            created => return Ok(created?),
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(TemporaryFile::create_public(path, key_authorization)?)
 }
 
 fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {

@@ -55,6 +55,11 @@ impl Csr {
         })
     }
 
+    /// Returns the place of a name among those that the CSR asks for.
+    pub fn position(&self, identifier: &Identifier) -> Option<usize> {
+        self.identifiers.iter().position(|it| it == identifier)
+    }
+
     /// Returns the request in the form in which the CA gets it (RFC 8555 §7.4).
     ///
     /// # Errors
@@ -85,31 +90,39 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(unique)
 }
 
-/// Returns the identifier that a common name adds to the alternative names: one that is among them (it
-/// comes first then), or one that is a DNS name with a dot. Anything else is a label such as "My Shop". If
-/// there are no alternative names, the common name is all there is.
+/// Returns the identifier that a common name stands for, or `None` if it is only a label, such as "My
+/// Shop". `alternatives` are the names of the SAN extension.
 ///
 /// # Errors
-/// It is a wildcard; or it is all there is, and no certificate can be had for it.
+/// It is a wildcard; or it is the only name, and it is neither a DNS name nor an address.
 fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
     let parsed = match text.parse::<IpAddr>() {
         Ok(address) => Ok(Identifier::Ip(address)),
         Err(_) => dns_name(text),
     };
-    let name = match parsed {
-        Err(error) if is_wildcard(text) || alternatives.is_empty() => return Err(error),
-        Ok(name) if alternatives.contains(&name) => return Ok(Some(name)),
-        Ok(name) if alternatives.is_empty() => name,
-        Ok(Identifier::Dns(name)) if name.contains('.') => Identifier::Dns(name),
+    if alternatives.is_empty() || is_wildcard(text) {
+        let name = parsed?;
+        warn_of_lone_common_name(&name);
+        return Ok(Some(name));
+    }
+    match parsed {
+        Ok(name) if alternatives.contains(&name) => Ok(Some(name)),
+        Ok(Identifier::Dns(name)) if name.contains('.') => {
+            let name = Identifier::Dns(name);
+            warn_of_lone_common_name(&name);
+            Ok(Some(name))
+        }
         _ => {
             info!("Ignoring the common name `{text}`, which is no host name");
-            return Ok(None);
+            Ok(None)
         }
-    };
+    }
+}
+
+fn warn_of_lone_common_name(name: &Identifier) {
     warn!(
         "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
     );
-    Ok(Some(name))
 }
 
 /// Returns the names of the CSR's SAN extension, in order.
@@ -120,8 +133,8 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
         Err(errors) if errors.errors().is_empty() => return Ok(Vec::new()),
         Err(_) => bail!("the CSR's extensions are damaged"),
     };
-    // The openssl crate reads SANs from a certificate only, so the extension is put into an empty one. It
-    // finds none there if the extension is damaged or comes twice.
+    // The openssl crate reads SANs from a certificate only, so the extension is put into an empty one. There it
+    // finds none if the extension is damaged or comes twice.
     let mut certificate = X509::builder()?;
     let mut count = 0;
     for extension in &extensions {
@@ -144,8 +157,8 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(identifiers)
 }
 
-/// Whether the DER of an extension is that of a SAN extension: its object identifier comes first, after
-/// a tag and a length of one to five bytes.
+/// Whether the DER of an extension is that of a SAN extension. It begins with a tag (one byte), a length (one
+/// to five bytes) and the object identifier.
 fn is_subject_alt_name(der: &[u8]) -> bool {
     (2..=6).any(|start| {
         let rest = der.get(start..).unwrap_or_default();

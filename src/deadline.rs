@@ -103,7 +103,7 @@ impl fmt::Display for Cancelled {
 
 impl std::error::Error for Cancelled {}
 
-/// The error of work for which no time is left, in the words in which the user is told.
+/// The error of work for which no time is left. It holds the message for the user.
 #[derive(Debug)]
 pub struct OutOfTime(pub String);
 

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Files of this size, in bytes, and larger ones are refused. No key, CSR, chain or bundle of roots comes
-/// near it.
+/// A file must be smaller than this, in bytes. Keys, CSRs, chains and bundles of roots are much smaller.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads the file at `path` and returns what `parse` makes of its content and metadata.
@@ -60,7 +59,8 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
     }
 }
 
-/// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`.
+/// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`. A block that is
+/// cut off after its first line counts, too.
 pub fn pem_labels(text: &str) -> impl Iterator<Item = &str> {
     let blocks = text.split("-----BEGIN ").skip(1);
     blocks.filter_map(|block| block.split("-----").next())

@@ -35,7 +35,7 @@ const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 /// How long the download of an alternate chain may take, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How a run ends that does not fail.
+/// The end of a run that has not failed.
 pub enum Outcome {
     /// With a certificate, or with a dry run that passed.
     Done,
@@ -86,8 +86,8 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     let (order_url, new_order) = thread::scope(|scope| {
-        // Account and order need one connection, several names need more. Those are opened meanwhile, in
-        // threads that end with this block.
+        // Account and order need one connection, several names need more. Those are opened in threads, while
+        // this one makes account and order. At the end of this block the threads have ended.
         if csr.identifiers.len() > 1 {
             client.open_connections(scope, csr.identifiers.len());
         }
@@ -130,7 +130,7 @@ fn complete_order(
     }
 
     info!("Signing certificate...");
-    // Some CAs tell the finalize URL in no response but the first.
+    // Of the order as it was created: later responses of some CAs lack this URL.
     let finalize_url = order.finalize_url()?;
     let submitted_order = submit_csr(client, order_url, &finalize_url, ready_order, csr)?;
     let chain_url = wait_until_issued(client, order_url, submitted_order)?;
@@ -270,6 +270,7 @@ fn send_renewal_order(
 ) -> Result<Response> {
     let mut renewal_payload = payload.clone();
     renewal_payload["replaces"] = json!(old_id);
+    // What CAs answer that do not know the certificate, or do not take it for one that can be replaced.
     let refusals = [
         "alreadyReplaced",
         "conflict",
@@ -286,7 +287,7 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4). Returns what was heard of the order last, which is not ready any more.
+/// Sends the CSR (§7.4). Returns the CA's latest description of the order.
 fn submit_csr(
     client: &Client,
     order_url: &AcmeUrl,
@@ -296,7 +297,7 @@ fn submit_csr(
 ) -> Result<Response> {
     let order: Order = ready_order.json()?;
     if order.status != Status::Ready {
-        // Another run of the same account has sent its CSR.
+        // Another run of the same account must have sent its CSR: CAs may give one order to both.
         return Ok(ready_order);
     }
     let payload = json!({"csr": base64url(csr.to_der()?)});

@@ -177,10 +177,11 @@ Exit status:
   3  --renew found the certificate not due";
 
 impl Options {
-    /// Reads the process's command line; prints help, version or a usage error and exits there.
+    /// Reads the command line of this process. For help, for the version and after a usage error it prints
+    /// what is due and ends the process.
     pub fn from_command_line() -> Options {
         let options = Options::parse();
-        // clap cannot check this conflict: it does not know that one value counts as not given.
+        // clap cannot check this conflict: `--ca` with acme-tiny's default is no conflict.
         if options.ca_unless_default().is_some() {
             if options.staging {
                 exit_with_ca_conflict("--staging");
@@ -224,7 +225,7 @@ fn exit_with_ca_conflict(other_option: &str) -> ! {
     Options::command().error(ArgumentConflict, message).exit()
 }
 
-/// Parses a contact: a URL, or an e-mail address for which `mailto:` is put before it.
+/// Parses a contact: a URL, or an e-mail address, which becomes a `mailto:` URL.
 ///
 /// # Errors
 /// The address is empty, or it is several addresses or has header fields (RFC 8555 §7.3).

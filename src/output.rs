@@ -18,7 +18,7 @@ use crate::temporary::TemporaryFile;
 /// How many symlinks are followed; Linux follows as many.
 const MAX_LINKS: usize = 40;
 /// How many bytes are written before a certificate is ordered, so that a full disk is noticed while nothing
-/// is lost. Chains are shorter.
+/// is lost. Usual chains have a tenth of that.
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
@@ -45,8 +45,8 @@ impl Output {
     /// Prepares the place. For a file, the temporary file is created and its space is taken.
     ///
     /// # Errors
-    /// Stdout is closed. Or the file is not regular; it holds a PEM block that is no certificate, or a
-    /// certificate that is worth more than the new one would be; or its directory or disk takes no other.
+    /// Stdout is closed. The file is not regular. It holds a PEM block that is no certificate, or a valid
+    /// certificate that one from staging would replace. No other file can be written beside it.
     pub fn open(options: &Options) -> Result<Output> {
         match &options.output {
             Some(path) => {
@@ -97,14 +97,15 @@ fn write_to_stdout(pem: &str) -> io::Result<()> {
     File::from(stdout).write_all(pem.as_bytes())
 }
 
-/// Whether this process was started with stdout closed. Then Rust's runtime has opened /dev/null in its
-/// place, for reading and writing, whereas a shell opens it for writing only.
+/// Whether this process seems to have been started with stdout closed. In its place Rust's runtime opens
+/// /dev/null for reading and writing. Shells open it for writing only, so `> /dev/null` is told apart.
 fn is_stdout_closed() -> bool {
     let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
+    // A line `flags:	0100002`, in octal. The last digit is the access mode, and 2 is O_RDWR.
     let info = fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    // Linux shows the flags in octal. The last digit is the access mode, and 2 is O_RDWR.
-    let is_read_write = flags.is_some_and(|flags| flags.ends_with('2'));
+    let is_read_write = info
+        .lines()
+        .any(|line| line.starts_with("flags:") && line.ends_with('2'));
     is_null && is_read_write
 }
 
@@ -172,25 +173,28 @@ impl Replacement {
 
     /// Gives the temporary file the owner, group and mode of the file that it will replace.
     fn keep_owner_and_mode(&self) {
-        let file = &self.temporary_file;
-        let Some(old) = &self.old_metadata else {
-            let moded = file.set_permissions(Permissions::from_mode(NEW_FILE_MODE));
-            self.warn_if_not_kept(moded);
-            return;
-        };
-        let is_same_owner = file
-            .metadata()
-            .is_ok_and(|new| new.uid() == old.uid() && new.gid() == old.gid());
-        if !is_same_owner {
-            let owned = fchown(file, Some(old.uid()), Some(old.gid()));
-            if owned.is_err() {
-                // Without the right to change the owner, the group may still be changed to one's own.
-                let _ = fchown(file, None, Some(old.gid()));
+        let mode = match &self.old_metadata {
+            Some(old) => {
+                self.warn_if_not_kept(self.keep_owner(old));
+                old.mode()
             }
-            self.warn_if_not_kept(owned);
-        }
+            None => NEW_FILE_MODE,
+        };
         // The mode comes last: a change of owner may clear some of its bits.
-        self.warn_if_not_kept(file.set_permissions(Permissions::from_mode(old.mode())));
+        let permissions = Permissions::from_mode(mode);
+        self.warn_if_not_kept(self.temporary_file.set_permissions(permissions));
+    }
+
+    fn keep_owner(&self, old: &Metadata) -> io::Result<()> {
+        let file = &self.temporary_file;
+        let new = file.metadata()?;
+        if new.uid() == old.uid() && new.gid() == old.gid() {
+            return Ok(());
+        }
+        fchown(file, Some(old.uid()), Some(old.gid())).inspect_err(|_| {
+            // Only root may change the owner, but others may change the group to one of their own.
+            let _ = fchown(file, None, Some(old.gid()));
+        })
     }
 
     fn warn_if_not_kept(&self, result: io::Result<()>) {
@@ -235,8 +239,8 @@ fn shown(path: &Path) -> String {
 /// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
 /// yet.
 fn follow_links(path: &Path) -> Result<PathBuf> {
-    // /dev/stdout and the like lead to links below /proc whose text need not be a path. What they lead to is
-    // no regular file, and is refused later.
+    // A pipe or a device is refused later. /dev/stdout, say, may lead to a pipe by links below /proc whose
+    // text is no path.
     let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if is_special {
         return Ok(path.to_owned());

@@ -2,52 +2,59 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::acme::MAX_CONNECTIONS;
 use crate::acme::client::Client;
+use crate::deadline::Cancelled;
+
+/// The errors of a pass, in the order of the items, each with the index of its item. Never empty.
+pub struct PassErrors(pub Vec<(usize, Error)>);
+
+impl From<PassErrors> for Error {
+    /// Returns the first one. The others often have the same cause.
+    fn from(errors: PassErrors) -> Error {
+        let mut all = errors.0;
+        all.swap_remove(0).1
+    }
+}
 
 /// Calls `step` for every item, [`MAX_CONNECTIONS`] at a time, and returns the results in the order of
-/// the items. The first error cancels the run: no other step begins, and the requests to the CA that are
-/// under way are ended. This function returns when all steps have ended.
+/// the items. The first error cancels the run, which ends the other steps early. This function returns
+/// when all of them have ended.
 ///
 /// # Errors
-/// The first error in time. Those that follow may be due to the cancellation, so they are dropped.
+/// Some steps have failed, and not only because the run was cancelled.
 pub fn try_map_parallel<'a, T, R>(
     client: &Client,
     items: &'a [T],
     step: impl Fn(&'a T) -> Result<R> + Sync,
-) -> Result<Vec<R>>
+) -> Result<Vec<R>, PassErrors>
 where
     T: Sync,
     R: Send,
 {
     let next_index = AtomicUsize::new(0);
-    let first_error = Mutex::new(None);
-    // Every thread takes one item after the other, until none is left or the run is cancelled.
+    // Each thread takes one item after the other, until none is left or the run is cancelled.
     let work = || {
-        let mut results = Vec::new();
+        let mut outcomes = Vec::new();
         while client.deadline().check_not_cancelled().is_ok() {
             let index = next_index.fetch_add(1, Relaxed);
             let Some(item) = items.get(index) else {
                 break;
             };
-            match step(item) {
-                Ok(result) => results.push((index, result)),
-                Err(error) => {
-                    if client.cancel() {
-                        *first_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                }
+            let outcome = step(item);
+            if outcome.is_err() {
+                client.cancel();
             }
+            outcomes.push((index, outcome));
         }
-        results
+        outcomes
     };
 
-    let mut indexed_results = Vec::new();
+    let mut outcomes = Vec::new();
     thread::scope(|scope| {
         let mut helpers = Vec::new();
         for _ in 1..items.len().min(MAX_CONNECTIONS) {
@@ -57,24 +64,29 @@ where
             }
         }
         // This thread works, too.
-        indexed_results.extend(work());
+        outcomes.extend(work());
         for helper in helpers {
-            let results = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
-            indexed_results.extend(results);
+            outcomes.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
     });
+    outcomes.sort_by_key(|(index, _)| *index);
 
-    if let Some(error) = first_error
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-    {
-        return Err(error);
+    let mut results = Vec::new();
+    let mut errors = Vec::new();
+    for (index, outcome) in outcomes {
+        match outcome {
+            Ok(result) => results.push(result),
+            Err(error) if error.is::<Cancelled>() => {}
+            Err(error) => errors.push((index, error)),
+        }
     }
-    // Without an error every item has a result, unless the run had been cancelled before.
-    client.deadline().check_not_cancelled()?;
-    indexed_results.sort_by_key(|(index, _)| *index);
-    Ok(indexed_results
-        .into_iter()
-        .map(|(_, result)| result)
-        .collect())
+    if errors.is_empty() && results.len() < items.len() {
+        // The run was cancelled before.
+        errors.push((0, Cancelled.into()));
+    }
+    if errors.is_empty() {
+        Ok(results)
+    } else {
+        Err(PassErrors(errors))
+    }
 }

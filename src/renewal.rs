@@ -18,8 +18,8 @@ use crate::options::Options;
 use crate::text::excerpt;
 use crate::time;
 
-/// How long asking the CA may take in all: while a certificate is healthy, a CA that is down is not
-/// waited for.
+/// How long asking the CA may take in all. While a certificate is healthy, a CA that is down should not
+/// hold up the run.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Certificates with a shorter lifetime, in seconds, are renewed when half of it is left, others when a
 /// third is.
@@ -109,8 +109,8 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     let days = left / 86_400;
     let hours = left % 86_400 / 3600;
     let end = format!("{path} is as it was, and ends in {days} days and {hours} hours");
-    // What has the level of an error is printed with --quiet, too. The logger writes `warning:` before what
-    // has the level of a warning only.
+    // With --quiet only records of level Error are printed. Before records of level Warn the logger itself
+    // writes `warning:`.
     Some(if left <= 0 {
         let message = format!("warning: {path} is as it was, and HAS ENDED");
         (Level::Error, message)

@@ -44,8 +44,8 @@ pub enum Finding {
         /// The usual cause of such a response.
         hint: Option<&'static str>,
     },
-    /// No response, or a redirect that no validator follows. This is the route and the reason. The CA may
-    /// see something else.
+    /// No response, or a redirect that validators do not follow. This is the route and the reason. The CA
+    /// may see something else.
     Unclear(String),
 }
 
@@ -151,11 +151,11 @@ fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, Error>
     result
 }
 
-/// Returns where a redirect from `base` leads.
+/// Returns where a redirect from `base` leads. The location may be a URL (`https://example.org/x`), a URL
+/// without its scheme (`//example.org/x`), or a path (`/x`).
 ///
 /// # Errors
-/// The location is no URL, or has lost the `/` after the host name, as `http://example.org.well-known/`
-/// has.
+/// The location is none of these, or has lost the `/` after the host: `http://example.org.well-known/x`.
 fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
     // `//host/path` keeps the scheme. The parser would take the host for a part of the path.
     let with_scheme = match base.scheme_str() {
@@ -210,7 +210,7 @@ fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> 
         }
         Err(error) => {
             let message = error.to_string();
-            // ureq begins so when it quotes the system.
+            // What the system says stands after this prefix of ureq's.
             let seen = message.strip_prefix("io: ").unwrap_or(&message);
             Finding::Unclear(route.leading_to(seen))
         }
@@ -255,7 +255,8 @@ impl Route {
 }
 
 /// Resolves host names for ureq as a validator does: to the first address that accepts a connection, IPv6
-/// before IPv4. It notes the addresses on the route.
+/// before IPv4. ureq would choose among all addresses in its own way, so it gets one only. The addresses that
+/// were tried are noted on the route.
 #[derive(Debug)]
 struct ValidatorsResolver(Route);
 

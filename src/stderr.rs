@@ -27,7 +27,8 @@ pub enum Heading {
 impl Heading {
     const ALL: [Heading; 3] = [Heading::Request, Heading::Success, Heading::Failure];
 
-    /// Returns the target of its log records. A record has no other place for such data.
+    /// Returns the target of its log records. [`write_record`] recognises them by it: a record has no other
+    /// place for such data.
     fn target(self) -> &'static str {
         match self {
             Heading::Request => concat!(env!("CARGO_CRATE_NAME"), "::request"),

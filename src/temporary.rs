@@ -19,8 +19,8 @@ pub struct TemporaryFile(Arc<Entry>);
 
 struct Entry {
     path: PathBuf,
-    /// If there is a text here, the file is removed only if it holds that text or the beginning of it: its
-    /// name was the CA's choice, so another file can be in its place by then.
+    /// If there is a text here, the file is removed only if it holds that text or the beginning of it. The
+    /// CA chose its name, so another program may use the same one.
     content: Option<String>,
 }
 
@@ -121,7 +121,7 @@ impl Drop for TemporaryFile {
 }
 
 impl Entry {
-    /// Removes the file, if it is there and still ours.
+    /// Removes the file, if it is there and holds what it should.
     fn remove(&self) -> io::Result<()> {
         let removed = match &self.content {
             Some(content) => remove_if_it_holds(&self.path, content).map(|_| ()),
@@ -166,7 +166,7 @@ pub fn remove_files_on_signals() -> io::Result<()> {
     }
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
-            // Held until the process ends: no file is created after this.
+            // This lock is held until the process ends, so no file is created after this.
             let entries = lock_entries();
             for entry in entries.iter() {
                 let _ = entry.remove();
@@ -177,8 +177,8 @@ pub fn remove_files_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this process was started with a signal ignored. Linux tells in a bit mask, in which signal 1
-/// is the lowest bit.
+/// Whether this process was started with a signal ignored. Linux shows a bit mask, in which signal 1 is the
+/// lowest bit.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -5,8 +5,8 @@ use std::fmt::Display;
 /// How much a message quotes of a text from outside, in characters.
 pub const MAX_EXCERPT_CHARS: usize = 1000;
 
-/// Returns `text` with every character escaped that could move the cursor, colour the screen, break
-/// the line or reverse the reading direction.
+/// Escapes every character that could move the cursor, colour the screen, break the line or reverse the
+/// reading direction.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

@@ -79,10 +79,11 @@ fn from_date_and_time(text: &str) -> Option<i64> {
     }
     let mut digits = String::new();
     for (found, expected) in text.chars().zip(DATE_AND_TIME.chars()) {
-        if expected.is_ascii_digit() && found.is_ascii_digit() {
-            digits.push(found);
-        } else if !found.eq_ignore_ascii_case(&expected) {
-            return None;
+        match expected {
+            '0' if found.is_ascii_digit() => digits.push(found),
+            '0' => return None,
+            separator if found.eq_ignore_ascii_case(&separator) => {}
+            _ => return None,
         }
     }
     // OpenSSL knows the calendar. It reads `20250102040000Z`.

@@ -37,8 +37,8 @@ const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
 const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
 const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
 
-/// Creates a context that verifies servers by the system's roots (or those that `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` name) and by the PEM certificates in the file `ca_bundle`.
+/// Creates a context that trusts servers whose certificates lead to a root of the system's (or to one that
+/// `SSL_CERT_FILE` or `SSL_CERT_DIR` names), or to one in the PEM file `ca_bundle`.
 ///
 /// # Errors
 /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
@@ -63,7 +63,7 @@ pub fn accepting_context() -> Result<SslContext, ErrorStack> {
 }
 
 fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
-    // The crate's SslConnector would read all of the system's roots at once. It has the same settings.
+    // The crate's SslConnector is not used: it would read all of the system's roots at once.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     // For TLS 1.2: no ciphers without authentication or encryption, no weak ones, none with shared secrets.
@@ -74,31 +74,32 @@ fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
     Ok(context)
 }
 
-/// Adds the roots that the user chose with `SSL_CERT_FILE` or `SSL_CERT_DIR`, or else the system's.
+/// Adds the roots of the system, or those that the user chose.
 fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    let home = openssl_home();
-    let hashed_roots = home.join("certs");
     let is_chosen_by_user =
         env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some();
-
-    if !is_chosen_by_user && has_hash_links(&hashed_roots) {
-        // The common case. OpenSSL looks up a root here when it needs it, by the hash of its name. To read the
-        // bundle of all roots instead would cost more CPU time than the rest of a run.
+    if is_chosen_by_user {
+        // OpenSSL reads the two variables itself. For one that is not set, it takes its default.
+        return context.set_default_verify_paths();
+    }
+    let home = openssl_home();
+    let hashed_roots = home.join("certs");
+    if has_hash_links(&hashed_roots) {
+        // OpenSSL will look up a root by the hash of its name when it needs it. To read all roots from a
+        // bundle now would cost more CPU time than the rest of the run.
         let lookup = context
             .cert_store_mut()
             .add_lookup(X509Lookup::hash_dir())?;
         return lookup.add_dir(&hashed_roots.to_string_lossy(), SslFiletype::PEM);
     }
-
-    // The user's choice, or the bundle `cert.pem` in OpenSSL's own directory.
-    context.set_default_verify_paths()?;
-    if !is_chosen_by_user && !home.join("cert.pem").exists() {
-        // An OpenSSL that is linked in statically looks where it was built. This system has its roots
-        // elsewhere.
-        for bundle in BUNDLES {
-            if context.set_ca_file(bundle).is_ok() {
-                break;
-            }
+    if home.join("cert.pem").exists() {
+        // This reads that bundle.
+        return context.set_default_verify_paths();
+    }
+    // OpenSSL's own directory is empty. It is if OpenSSL is linked in statically and was built elsewhere.
+    for bundle in BUNDLES {
+        if context.set_ca_file(bundle).is_ok() {
+            break;
         }
     }
     Ok(())
@@ -159,7 +160,7 @@ impl<C: Connector> Connector for TlsConnector<C> {
         let Some(connection) = self.tcp.connect(details, None)? else {
             return Ok(None);
         };
-        // Only the self-check speaks http. (A tunnel through an https proxy gets TLS over TLS here.)
+        // Only the self-check speaks http.
         if !details.needs_tls() {
             return Ok(Some(connection.boxed()));
         }
@@ -239,6 +240,9 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
+/// Says why there is no TLS connection. What OpenSSL has found wrong with the server, first of all with its
+/// certificate, is an `Error::Other` and is not tried again; what has happened to the connection below is an
+/// `Error::Io`, which is.
 fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     match error {
         HandshakeError::SetupFailure(errors) => openssl_error(&errors),
@@ -254,7 +258,7 @@ fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     }
 }
 
-/// Returns OpenSSL's own error, or else the one of the connection below TLS: a timeout, a reset, its end.
+/// Returns OpenSSL's own error, or else that of the connection below TLS, such as a timeout or a reset.
 fn ssl_error(error: ssl::Error) -> Error {
     if let Some(errors) = error.ssl_error() {
         return openssl_error(errors);
@@ -295,7 +299,7 @@ fn certificate_error(verdict: X509VerifyResult) -> Error {
     })
 }
 
-/// Wraps a failure that another try would meet again. `acme/transport.rs` unwraps it.
+/// Wraps a failure that would happen again at another try. `acme/transport.rs` unwraps it.
 fn permanent(failure: Failure) -> Error {
     Error::Other(Box::new(failure))
 }

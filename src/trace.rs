@@ -1,5 +1,5 @@
-//! What `-v` and `-vv` show of a run: each exchange with the CA and with the web server, decoded. A
-//! signature is never shown in full.
+//! What `-v` and `-vv` show of a run: each exchange with the CA and with the web server, decoded. The
+//! signatures of requests are never shown in full.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -118,7 +118,7 @@ impl Exchange {
     }
 }
 
-/// Says by what the CA knows who signed a request (RFC 8555 §6.2).
+/// Says how a request identifies its signer (RFC 8555 §6.2).
 fn signer(jws: &Jws) -> String {
     match jws.protected["kid"].as_str() {
         Some(kid) => format!("signed by kid {kid}"),
@@ -169,13 +169,18 @@ fn cut_signature(signature: &str) -> String {
     format!("{shown}...")
 }
 
-/// Returns the lines of all `texts`, indented. A line that is too long is folded; what follows its first
-/// part is indented two columns deeper than the line itself.
+/// Returns the lines of all `texts`, indented. A line that is too long is folded, here at 20 columns and with
+/// an indentation of 4:
+///
+/// ```text
+///       "csr": "MIHoMI
+///         GQAgEAMAAw"
+/// ```
 fn fold_and_indent(texts: &[String]) -> Vec<String> {
     let mut folded = Vec::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         let own_indent = line.chars().take_while(|c| *c == ' ').count();
-        // Text must have room, however deep a CA indents it.
+        // However deep the line itself is indented, there must be room for text.
         let continuation_indent = INDENT + own_indent.min(LINE_WIDTH / 2) + 2;
 
         let mut rest = line;

@@ -1,6 +1,5 @@
 //! Waits until the CA has validated all names of an order. Sections in the comments are RFC 8555's.
 
-use std::mem::take;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -16,14 +15,15 @@ use crate::deadline::OutOfTime;
 use crate::parallel::try_map_parallel;
 use crate::text::comma_separated;
 
-/// For how long challenges may show errors without being invalid: the CA may be trying again (§8.2).
+/// How long an order may stay pending before its authorizations are read, to see why; and how long until
+/// they are read again.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a challenge may show an error while it is still undecided: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
-/// How long an order may stay pending before its authorizations are read, to see why.
-const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Polls the order until it says that all names are proven, and returns the response that says so. The
-/// authorizations are read only when the order fails or stands still: one request for the order replaces
-/// one for each name.
+/// authorizations are read only when the order fails or stands still, so this takes one request at a time
+/// and not one for each name.
 ///
 /// # Errors
 /// The CA does not accept some names, or not in time. The error says why for each of them.
@@ -33,32 +33,14 @@ pub fn wait_until_ready(
     new_order: Response,
     pending: &[PendingAuthorization],
 ) -> Result<Response> {
-    let mut open = OpenAuthorizations::new(pending);
-    match poll_order(client, order_url, new_order, &mut open) {
-        Ok(response) => {
-            // The order is ready, so these are valid, too.
-            for authorization in &open.list {
-                info!("{} verified!", authorization.identifier);
-            }
-            Ok(response)
-        }
-        // A problem that the CA has met says more than that the time is over.
-        Err(error) if error.is::<OutOfTime>() && !open.problems.is_empty() => {
-            Err(failure_of_names(open.problems).into())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn poll_order(
-    client: &Client,
-    order_url: &AcmeUrl,
-    new_order: Response,
-    open: &mut OpenAuthorizations,
-) -> Result<Response> {
+    let mut open: Vec<&PendingAuthorization> = pending.iter().collect();
+    let first_wait = pending.iter().map(|it| it.poll_after).max();
+    let mut next_survey = Instant::now() + first_wait.unwrap_or_default().max(SURVEY_INTERVAL);
+    let mut problems: Vec<NameFailure> = Vec::new();
+    let mut problems_since = None;
     let mut polling = Polling::new(client.deadline());
     // If all names were proven before, the order may have been ready from the start.
-    let mut response = if open.list.is_empty() {
+    let mut response = if open.is_empty() {
         new_order
     } else {
         client.post_as_get(Purpose::Order, order_url)?
@@ -66,124 +48,139 @@ fn poll_order(
     loop {
         let order: Order = response.json()?;
         match order.status {
-            Status::Ready | Status::Processing | Status::Valid => return Ok(response),
-            Status::Pending => {
-                if open.last_read.elapsed() >= open.read_interval {
-                    open.read_again(client)?;
-                    open.report_progress();
+            Status::Ready | Status::Processing | Status::Valid => {
+                // So these must be valid, too.
+                for authorization in open {
+                    info!("{} verified!", authorization.identifier);
                 }
+                return Ok(response);
             }
             Status::Invalid | Status::Other(_) => {
-                // They know more about the reason than the order does.
-                open.read_again(client)?;
+                // The authorizations know more about the reason than the order does.
+                survey(client, &open)?.check_none_failed()?;
                 return Err(order.failure().into());
             }
+            Status::Pending if Instant::now() < next_survey => {}
+            Status::Pending => {
+                let survey = survey(client, &open)?;
+                survey.check_none_failed()?;
+                if survey.open.len() < open.len() {
+                    report_progress(pending.len() - survey.open.len(), pending.len());
+                }
+                open = survey.open;
+                problems = survey.problems;
+                check_grace(&problems, &mut problems_since)?;
+                next_survey = Instant::now() + survey.poll_after.max(SURVEY_INTERVAL);
+            }
         }
-        polling.pause(poll_after(&response), || {
-            format!("the CA to verify {}", open.names())
-        })?;
-        response = client.post_as_get(Purpose::Order, order_url)?;
+        response = match poll_again(client, order_url, &response, &open, &mut polling) {
+            Ok(next) => next,
+            // What the CA has said is a better reason than that the time is over.
+            Err(error) if error.is::<OutOfTime>() && !problems.is_empty() => {
+                return Err(failure_of_names(problems).into());
+            }
+            Err(error) => return Err(error),
+        };
     }
 }
 
-/// The authorizations that are not known to be valid, and what the CA said of them when they were last
-/// read.
-struct OpenAuthorizations<'a> {
-    list: Vec<&'a PendingAuthorization>,
-    last_read: Instant,
-    /// How long after that they may be read again.
-    read_interval: Duration,
-    /// The errors that their challenges showed, without being invalid.
+fn poll_again(
+    client: &Client,
+    order_url: &AcmeUrl,
+    last_response: &Response,
+    open: &[&PendingAuthorization],
+    polling: &mut Polling,
+) -> Result<Response> {
+    polling.pause(poll_after(last_response), || {
+        format!("the CA to verify {}", names_in_short(open))
+    })?;
+    client.post_as_get(Purpose::Order, order_url)
+}
+
+/// What a reading of the open authorizations has shown.
+struct Survey<'a> {
+    /// Those that are still undecided.
+    open: Vec<&'a PendingAuthorization>,
+    /// The undecided names whose challenges show an error, and the error.
     problems: Vec<NameFailure>,
-    /// Since when there have been such errors each time.
-    problems_since: Option<Instant>,
-    /// How many there were in the beginning.
-    total: usize,
-    /// How many the user knows to be verified.
-    reported: usize,
+    /// The names that the CA does not accept.
+    failed: Vec<NameFailure>,
+    /// How long the CA asks to wait before the next reading.
+    poll_after: Duration,
 }
 
-impl<'a> OpenAuthorizations<'a> {
-    fn new(pending: &'a [PendingAuthorization]) -> OpenAuthorizations<'a> {
-        let waits = pending.iter().map(|authorization| authorization.poll_after);
-        OpenAuthorizations {
-            list: pending.iter().collect(),
-            last_read: Instant::now(),
-            read_interval: waits.fold(STANDSTILL, Duration::max),
-            problems: Vec::new(),
-            problems_since: None,
-            total: pending.len(),
-            reported: 0,
-        }
-    }
-
-    /// Reads them all. Those that have become valid are reported, and leave the list.
-    ///
-    /// # Errors
-    /// Some have failed, or have shown errors for longer than [`ERROR_GRACE`].
-    fn read_again(&mut self, client: &Client) -> Result<()> {
-        let responses = try_map_parallel(client, &self.list, |authorization| {
-            let purpose = Purpose::Authorization(Some(&authorization.identifier));
-            client.post_as_get(purpose, &authorization.url)
-        })?;
-        let was_open = take(&mut self.list);
-        let mut failed: Vec<NameFailure> = Vec::new();
-        self.problems.clear();
-        self.read_interval = STANDSTILL;
-        for (authorization, response) in was_open.into_iter().zip(responses) {
-            let identifier = &authorization.identifier;
-            match parse_authorization(&response, &authorization.url)?.verdict() {
-                Verdict::Valid => info!("{identifier} verified!"),
-                Verdict::Failed(problem) => failed.push((identifier.clone(), problem.into())),
-                Verdict::Pending(problem) => {
-                    self.list.push(authorization);
-                    self.read_interval = self.read_interval.max(poll_after(&response));
-                    if let Some(problem) = problem {
-                        self.problems.push((identifier.clone(), problem.into()));
-                    }
+/// Reads all authorizations in `open`, and tells the user which are valid now.
+fn survey<'a>(client: &Client, open: &[&'a PendingAuthorization]) -> Result<Survey<'a>> {
+    let responses = try_map_parallel(client, open, |authorization| {
+        let purpose = Purpose::Authorization(Some(&authorization.identifier));
+        client.post_as_get(purpose, &authorization.url)
+    })?;
+    let mut survey = Survey {
+        open: Vec::new(),
+        problems: Vec::new(),
+        failed: Vec::new(),
+        poll_after: Duration::ZERO,
+    };
+    for (authorization, response) in open.iter().zip(responses) {
+        let identifier = &authorization.identifier;
+        match parse_authorization(&response, &authorization.url)?.verdict() {
+            Verdict::Valid => info!("{identifier} verified!"),
+            Verdict::Failed(problem) => survey.failed.push((identifier.clone(), problem.into())),
+            Verdict::Pending(problem) => {
+                survey.open.push(authorization);
+                survey.poll_after = survey.poll_after.max(poll_after(&response));
+                if let Some(problem) = problem {
+                    survey.problems.push((identifier.clone(), problem.into()));
                 }
             }
         }
-        self.last_read = Instant::now();
-        if !failed.is_empty() {
-            failed.append(&mut self.problems);
-            return Err(failure_of_names(failed).into());
-        }
-        self.check_grace()
     }
+    Ok(survey)
+}
 
-    fn check_grace(&mut self) -> Result<()> {
-        if self.problems.is_empty() {
-            self.problems_since = None;
+impl Survey<'_> {
+    /// Returns an error that tells of the names that failed, and of those that show an error, if any has
+    /// failed.
+    fn check_none_failed(&self) -> Result<()> {
+        if self.failed.is_empty() {
             return Ok(());
         }
-        let since = *self.problems_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < ERROR_GRACE {
-            return Ok(());
-        }
-        Err(failure_of_names(take(&mut self.problems)).into())
+        let all = [&self.failed[..], &self.problems[..]].concat();
+        Err(failure_of_names(all).into())
     }
+}
 
-    /// Tells the user how many of several names are verified, if it has changed.
-    fn report_progress(&mut self) {
-        let verified = self.total - self.list.len();
-        if verified > self.reported && self.total > 1 {
-            info!("{verified} of {} names verified", self.total);
-            self.reported = verified;
-        }
+/// Returns an error if there have been `problems` at each survey for [`ERROR_GRACE`]. `since` keeps the time
+/// of the first of these surveys.
+fn check_grace(problems: &[NameFailure], since: &mut Option<Instant>) -> Result<()> {
+    if problems.is_empty() {
+        *since = None;
+        return Ok(());
     }
+    let first = since.get_or_insert_with(Instant::now);
+    if first.elapsed() < ERROR_GRACE {
+        return Ok(());
+    }
+    Err(failure_of_names(problems.to_vec()).into())
+}
 
-    /// Returns the names; of more than three the first, the last and the number between.
-    fn names(&self) -> String {
-        match &self.list[..] {
-            [] => "the order".to_owned(),
-            [first, _, _, .., last] => {
-                let between = self.list.len() - 2;
-                let first = &first.identifier;
-                let last = &last.identifier;
-                format!("{first}, {between} more and {last}")
-            }
-            few => comma_separated(few.iter().map(|authorization| &authorization.identifier)),
+fn report_progress(verified: usize, total: usize) {
+    if total > 1 {
+        info!("{verified} of {total} names verified");
+    }
+}
+
+/// Returns the names; of more than three the first, the last and the number between.
+fn names_in_short(open: &[&PendingAuthorization]) -> String {
+    match open {
+        [] => "the order".to_owned(),
+        [first, _, _, .., last] => {
+            let between = open.len() - 2;
+            format!(
+                "{}, {between} more and {}",
+                first.identifier, last.identifier
+            )
         }
+        few => comma_separated(few.iter().map(|authorization| &authorization.identifier)),
     }
 }

@@ -1,7 +1,7 @@
-//! The account key: how it signs, and what the CA is told of it.
+//! The account key: how it signs, and what the CA gets to know of it.
 //!
-//! Nothing outside this file can use the private key: the field that holds it is private, and what
-//! leaves here is the public half, the thumbprint and signatures.
+//! Nothing outside this file can read the private key: the field that holds it is private, and what leaves
+//! here is the public half, the thumbprint and signatures.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
@@ -91,7 +91,7 @@ impl AccountKey {
         })
     }
 
-    /// Returns the public half as a JWK (RFC 7517), with those members only that the thumbprint covers.
+    /// Returns the public half as a JWK (RFC 7517), with the members that the thumbprint covers and no others.
     pub fn jwk(&self) -> &Value {
         &self.jwk
     }
@@ -108,12 +108,13 @@ impl AccountKey {
 
     /// Returns the thumbprint of the public half (RFC 7638), in base64url.
     fn thumbprint(&self) -> String {
-        // RFC 7638 §3: the members in alphabetical order, without white space. serde_json prints so.
+        // RFC 7638 §3: the members in alphabetical order, without white space. That is how serde_json prints
+        // them as long as its feature `preserve_order` is off; a unit test would notice.
         let jwk = self.jwk.to_string();
         base64url(sha256(jwk.as_bytes()))
     }
 
-    /// Signs `payload` with the members of `protected`, to which `alg` is added (§6.2).
+    /// Signs `payload` under the protected header, to which `alg` is added (§6.2).
     ///
     /// # Errors
     /// OpenSSL cannot sign.
@@ -146,18 +147,12 @@ impl AccountKey {
         hmac_key: &[u8],
         new_account: &AcmeUrl,
     ) -> Result<Value> {
-        let is_padding = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'=';
-        let digits: Vec<u8> = hmac_key
-            .iter()
-            .copied()
-            .filter(|byte| !is_padding(byte))
-            .collect();
+        let mut digits = hmac_key.to_vec();
+        digits.retain(|byte| !byte.is_ascii_whitespace() && *byte != b'=');
         ensure!(!digits.is_empty(), "no base64url key in it");
-        let secret = BASE64_URL_SAFE_NO_PAD
-            .decode(digits)
-            // The decoder's own error would show a character of the key.
-            .ok()
-            .context("no base64url key in it")?;
+        // The decoder's own error is dropped: it would show a character of the key.
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode(digits).ok();
+        let secret = decoded.context("no base64url key in it")?;
 
         let protected = json!({"alg": "HS256", "kid": kid, "url": new_account});
         let payload = self.jwk.to_string();
@@ -232,9 +227,10 @@ fn is_readable_by_all(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o004 != 0
 }
 
-/// Parses a private key without ever asking for a passphrase, as OpenSSL would on the terminal.
+/// Parses a private key. (OpenSSL would ask for the passphrase of an encrypted key on the terminal.)
 fn parse_private_key(pem: &[u8]) -> Result<PKey<Private>> {
     let mut is_encrypted = false;
+    // The callback is called for an encrypted key only.
     let parsed = PKey::private_key_from_pem_callback(pem, |_| {
         is_encrypted = true;
         Err(ErrorStack::get())

@@ -85,17 +85,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Cancels the run: pauses end at once, and requests that are under way a few seconds later. Returns
-    /// false if it was cancelled before.
-    pub fn cancel(&self) -> bool {
-        let is_first = self.deadline.cancel();
-        if is_first {
+    /// Cancels the run: pauses end at once, and requests that are under way a few seconds later.
+    pub fn cancel(&self) {
+        let is_first_call = self.deadline.cancel();
+        if is_first_call {
             self.transport.shut_down_soon();
         }
-        is_first
     }
 
-    /// Returns the CA's directory (§7.1.1). It is fetched from `url` at the first call only.
+    /// Returns the CA's directory (§7.1.1). Once it was fetched from `url`, it is not fetched again.
     ///
     /// # Errors
     /// The CA cannot be reached, or what it serves at `url` is no directory.
@@ -171,17 +169,18 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Opens connections ahead, so that work on `count` names need not wait for them: threads of `scope`
-    /// fetch the nonces for their first signed requests. Returns when the first nonce is there, or when
-    /// there will be none. Errors are ignored: where they matter, later requests meet them again and report
-    /// them.
+    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a thread
+    /// of `scope` fetches a nonce. This function returns when the first of the threads has one, or none of
+    /// them has got a response. Errors are ignored: where they matter, later requests meet them again and
+    /// report them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
         let Some(directory) = self.directory.get() else {
             return;
         };
+        // The threads send a signal when they have a response. The channel closes when they have all ended.
         let (sender, receiver) = mpsc::channel();
         for _ in 0..count.min(MAX_CONNECTIONS) {
-            let first_nonce = sender.clone();
+            let response_signal = sender.clone();
             let open = move || {
                 let request = Request {
                     purpose: Purpose::NewNonce,
@@ -191,13 +190,12 @@ impl<'a> Client<'a> {
                 let deadline = self.deadline.at_most(OPEN_TIMEOUT);
                 if let Ok(response) = self.transport.send(&request, &deadline) {
                     self.nonces.add_from_response(&response);
-                    let _ = first_nonce.send(());
+                    let _ = response_signal.send(());
                 }
             };
             // If no thread can be made, there is one connection less.
             let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
-        // When the last sender is gone, the wait below ends, too.
         drop(sender);
         let _ = receiver.recv();
     }
@@ -226,8 +224,8 @@ impl<'a> Client<'a> {
                 jws: jws.as_ref(),
             };
             let sent = self.transport.send(&request, &self.deadline);
+            // §6.5: error responses bring a nonce, too. Of a request that is not signed, the caller takes it.
             if let (Some(_), Ok(response)) = (&jws, &sent) {
-                // §6.5: error responses bring a nonce, too.
                 self.nonces.add_from_response(response);
             }
             let error = match sent.and_then(Response::into_result) {
@@ -268,7 +266,7 @@ impl<'a> Client<'a> {
         }
         let directory = self.directory.get().context("no directory has been read")?;
         let url = &directory.new_nonce;
-        // This request is not signed, so it needs no nonce itself.
+        // This is no endless circle: the request is not signed, so it needs no nonce.
         let response = self.send(Purpose::NewNonce, url, None, Effect::Repeatable)?;
         let nonce = response
             .nonce()
@@ -305,7 +303,7 @@ impl fmt::Display for OutcomeUnclear {
 
 impl std::error::Error for OutcomeUnclear {}
 
-/// Returns the error of a request to `url` that is not tried again, with a hint that says when it may be.
+/// Returns the error that the user sees of a request to `url`, with a hint on when to try again.
 fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
     let mut failure = *error.failure;
     let hint = match reason {

@@ -1,9 +1,15 @@
 //! The protocol: what is sent to a CA and what comes back (RFC 8555). Sections in the comments of
 //! this folder are RFC 8555's unless another RFC is named.
 //!
-//! Imports point one way: `client` puts `account_key`, `nonces`, `transport` and `retry` together;
-//! `transport` returns a `response`, which holds one of the `resources` or a `problem`. The loops that wait
-//! for the CA are outside, where the reader looks for them; `polling` has their pauses.
+//! Imports point one way:
+//!
+//! ```text
+//! client -> account_key, nonces, retry, transport
+//! transport -> response -> resources -> problem
+//! ```
+//!
+//! The loops that wait for the CA are not here but where they wait, in `authorize.rs`, `validation.rs` and
+//! `get_crt.rs`. They take their pauses from `polling`.
 
 pub mod account_key;
 pub mod client;

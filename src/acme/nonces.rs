@@ -14,15 +14,10 @@ impl NoncePool {
         self.lock().pop()
     }
 
-    /// Adds a nonce.
-    pub fn add(&self, nonce: String) {
-        self.lock().push(nonce);
-    }
-
-    /// Adds the nonce of a response, if it brings one.
+    /// Adds the nonce that a response brings, if it does.
     pub fn add_from_response(&self, response: &Response) {
         if let Some(nonce) = response.nonce() {
-            self.add(nonce.to_owned());
+            self.lock().push(nonce.to_owned());
         }
     }
 

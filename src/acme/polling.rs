@@ -8,12 +8,13 @@ use log::info;
 use super::response::Response;
 use crate::deadline::{Deadline, OutOfTime};
 
-/// The first pause between two polls, and the longest; each is a tenth longer than the one before.
+/// The first pause between two polls. Each pause is a tenth longer than the one before...
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// ...up to this one, unless the CA asks for more.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
-/// The longest that a CA's Retry-After can make a poll wait.
+/// The longest pause that the CA can ask for.
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// After so long without a word the user is told what is waited for.
+/// The user is told what is waited for before a wait has been silent for so long.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).

@@ -27,7 +27,7 @@ impl Problem {
         self.text("type").is_some_and(|it| is_acme_error(it, name))
     }
 
-    /// Whether the document says nothing that getcrt can show. `{}` and `null` do not.
+    /// Whether the document has neither type nor detail nor subproblems. `{}` and `null` are empty.
     pub fn is_empty(&self) -> bool {
         let members = ["type", "detail", "subproblems"];
         members.iter().all(|member| self.0[member].is_null())

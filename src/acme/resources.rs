@@ -15,13 +15,13 @@ use crate::text::excerpt;
 /// The longest token that is accepted, in characters: it becomes a file name.
 const MAX_TOKEN_CHARS: usize = 255;
 
-/// An absolute https URL, kept as the exact string that the CA gave (§6.1, §6.4).
+/// An absolute https URL, kept as the exact string that was given (§6.1, §6.4).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct AcmeUrl(String);
 
 impl AcmeUrl {
-    /// Returns the URL as the CA wrote it.
+    /// Returns the URL as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -239,7 +239,8 @@ impl Authorization {
             Status::Valid => Verdict::Valid,
             // Some CAs leave the authorization pending after its challenge has failed.
             Status::Pending if !self.has_failed_challenge() => Verdict::Pending(self.problem()),
-            // Invalid, deactivated, expired or revoked (§7.1.6), or a status that is not the RFC's.
+            // Pending with a failed challenge; invalid, deactivated, expired or revoked (§7.1.6); or a status
+            // that an authorization cannot have.
             _ => Verdict::Failed(self.problem().unwrap_or_default()),
         }
     }
@@ -249,7 +250,8 @@ impl Authorization {
             .any(|challenge| challenge["type"] == "http-01" && challenge["status"] == "invalid")
     }
 
-    /// Returns the first problem among the challenges (§7.1.5: the error is the challenge's).
+    /// Returns the first problem among the challenges, of whichever type: http-01 may have been tried in
+    /// another run.
     fn problem(&self) -> Option<Problem> {
         self.challenges()
             .filter_map(|challenge| Problem::deserialize(&challenge["error"]).ok())

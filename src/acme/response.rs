@@ -39,12 +39,12 @@ impl Response {
             if error.is_data() {
                 anyhow!("the CA's reply is not as RFC 8555 has it: {error}")
             } else {
-                anyhow!("the CA's reply is not JSON: {}", self.beginning())
+                anyhow!("the CA's reply is not JSON: {}", self.describe_body())
             }
         })
     }
 
-    /// Returns the URL of the object that was created or found. Only this response has it.
+    /// Returns the URL of the object that the request has created or found.
     ///
     /// # Errors
     /// There is no Location header, or it holds no https URL.
@@ -83,8 +83,8 @@ impl Response {
     pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
         let mut urls = Vec::new();
         for header in self.headers.get_all("Link") {
-            // RFC 8288 §3: `<URL>; rel="alternate"`. One header may hold several links, separated by
-            // commas. Each `<` begins one, and its parameters reach to the next.
+            // RFC 8288 §3: `<https://ca.test/a>;rel="alternate", <https://ca.test/b>;rel=up`. Each `<`
+            // begins a link, and its parameters reach to the next.
             for link in header.to_str().unwrap_or_default().split('<') {
                 if let Some((url, parameters)) = link.split_once('>')
                     && parameters.split(';').any(is_rel_alternate)
@@ -116,7 +116,7 @@ impl Response {
         let status = self.status;
         let is_json = serde_json::from_slice::<Value>(&self.body).is_ok();
         if problem.is_empty() && !is_json {
-            return Failure::new(format!("HTTP {status}, {}", self.beginning()));
+            return Failure::new(format!("HTTP {status}, {}", self.describe_body()));
         }
         let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
         // §7.3.3: the user has to agree to something on the page that `instance` names.
@@ -133,11 +133,12 @@ impl Response {
     }
 
     /// Describes a body that is not what it should be.
-    fn beginning(&self) -> String {
+    fn describe_body(&self) -> String {
         let length = self.body.len().min(MAX_SHOWN_BYTES);
         let text = String::from_utf8_lossy(&self.body[..length]);
         match text.trim() {
             "" => "an empty reply".to_owned(),
+            // It was parsed before, so it is damaged.
             json if json.starts_with(['{', '[']) => "damaged JSON".to_owned(),
             text => format!("a reply that begins `{text}`"),
         }
@@ -158,8 +159,8 @@ fn error_kind(status: u16, problem: &Problem) -> ErrorKind {
     }
 }
 
-/// Whether a parameter of a link is `rel=alternate`, quoted or not, with or without the comma that ends
-/// the link.
+/// Whether a parameter of a link is `rel=alternate`, in quotes or not. The comma before the next link may
+/// still be there.
 fn is_rel_alternate(parameter: &str) -> bool {
     let bare = parameter.replace([' ', '"', ','], "");
     bare.eq_ignore_ascii_case("rel=alternate")

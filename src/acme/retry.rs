@@ -1,10 +1,10 @@
-//! What to do about a request that failed. Pure decisions: no network and no clock.
+//! What to do about a request that failed. Only decisions: this file knows no network and no clock.
 
 use std::time::Duration;
 
 use super::request_error::ErrorKind;
 
-/// How often a request is sent again that the CA refuses for its nonce alone (§6.5).
+/// How often a request is sent again because the CA refuses its nonce (§6.5).
 const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow at once. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
@@ -43,7 +43,7 @@ pub enum Reason {
     WouldFailAgain,
     /// The pause would not fit the deadline.
     NoTimeLeft,
-    /// One of these two, and the CA asks to come back after so much time.
+    /// It would fail now, or there is no time left; but the CA says after how long it may succeed.
     ComeBackAfter(Duration),
 }
 
@@ -78,30 +78,22 @@ impl Retries {
             return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
         }
 
-        let backoff = with_jitter(self.backoff, random);
+        let pause = with_jitter(self.backoff, random).max(retry_after.unwrap_or_default());
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        let pause = backoff.max(retry_after.unwrap_or_default());
-        let decision = match (kind, self.effect) {
-            (ErrorKind::BadNonce | ErrorKind::Permanent, _)
-            | (ErrorKind::WrongState, Effect::Repeatable) => {
-                Decision::GiveUp(Reason::WouldFailAgain)
+        match (kind, self.effect) {
+            // A nonce that is still refused is no better than any other refusal.
+            (ErrorKind::BadNonce | ErrorKind::Permanent, _) => {
+                give_up(Reason::WouldFailAgain, retry_after)
             }
-            (ErrorKind::TooManyRequests, _) | (ErrorKind::OutcomeUnknown, Effect::Repeatable) => {
-                Decision::TryAgain(pause)
+            (ErrorKind::WrongState, Effect::Repeatable) => {
+                give_up(Reason::WouldFailAgain, retry_after)
             }
-            (ErrorKind::WrongState | ErrorKind::OutcomeUnknown, Effect::Once) => {
+            _ if pause >= remaining => give_up(Reason::NoTimeLeft, retry_after),
+            (ErrorKind::TooManyRequests, _) => Decision::TryAgain(pause),
+            (ErrorKind::OutcomeUnknown, Effect::Repeatable) => Decision::TryAgain(pause),
+            (ErrorKind::OutcomeUnknown | ErrorKind::WrongState, Effect::Once) => {
                 Decision::LookAtObject(pause)
             }
-        };
-        let reason = match decision {
-            Decision::GiveUp(reason) => reason,
-            _ if pause >= remaining => Reason::NoTimeLeft,
-            next => return next,
-        };
-        // What the CA says about another try is worth more than our own reason.
-        match retry_after {
-            Some(wait) if !wait.is_zero() => Decision::GiveUp(Reason::ComeBackAfter(wait)),
-            _ => Decision::GiveUp(reason),
         }
     }
 
@@ -111,6 +103,14 @@ impl Retries {
         } else {
             NONCE_PAUSE
         }
+    }
+}
+
+/// Gives up for this reason, unless the CA has said when another try makes sense: that is worth more.
+fn give_up(reason: Reason, retry_after: Option<Duration>) -> Decision {
+    match retry_after {
+        Some(wait) if !wait.is_zero() => Decision::GiveUp(Reason::ComeBackAfter(wait)),
+        _ => Decision::GiveUp(reason),
     }
 }
 

@@ -112,7 +112,8 @@ impl Transport {
         result.map_err(request_error)
     }
 
-    /// Runs an HTTP request, and shows it and the response if the user wants to see them.
+    /// Runs an HTTP request, and shows it and the response if the user wants to see them. (Its body has one
+    /// of two types, see [`send`](Transport::send), so this function is generic.)
     fn run<B: AsSendBody>(
         &self,
         request: &Request,
@@ -166,7 +167,7 @@ fn read_response(response: http::Response<ureq::Body>) -> Result<Response, ureq:
 /// Translates an error of ureq's.
 fn request_error(error: ureq::Error) -> RequestError {
     let (kind, failure) = match error {
-        // tls.rs puts a failure of ours into ureq's error, about something that will not change.
+        // tls.rs has put a failure of ours into ureq's error.
         ureq::Error::Other(cause) => match cause.downcast::<Failure>() {
             Ok(failure) => (ErrorKind::Permanent, *failure),
             Err(cause) => (ErrorKind::Permanent, Failure::new(cause.to_string())),
@@ -179,6 +180,7 @@ fn request_error(error: ureq::Error) -> RequestError {
             Failure::new(format!("the connection failed: {cause}")),
         ),
         ureq::Error::Timeout(_) => (ErrorKind::OutcomeUnknown, Failure::new("no answer in time")),
+        // A response that is cut off, or is not HTTP.
         other => (ErrorKind::OutcomeUnknown, Failure::new(other.to_string())),
     };
     RequestError {

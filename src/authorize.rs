@@ -10,11 +10,10 @@ use serde_json::json;
 
 use crate::acme::Purpose;
 use crate::acme::client::{Client, Submission};
-use crate::acme::polling::{Polling, poll_after};
+use crate::acme::polling::{Polling, Update};
 use crate::acme::resources::{
     AcmeUrl, Authorization, Challenge, Identifier, Order, Status, Verdict,
 };
-use crate::acme::response::Response;
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::error::Failure;
@@ -56,24 +55,23 @@ pub fn read_authorizations(
 ) -> Result<Vec<PendingAuthorization>> {
     check_identifiers(order, csr)?;
     let urls = authorization_urls(order)?;
-    let responses = try_map_parallel(client, &urls, |url| {
-        client.post_as_get(Purpose::Authorization(None), url)
+    let updates = try_map_parallel(client, &urls, |url| {
+        read_authorization(client, Purpose::Authorization(None), url)
     })?;
-
-    let mut authorizations = Vec::new();
-    for (url, response) in urls.into_iter().zip(responses) {
-        let authorization = parse_authorization(&response, &url)?;
-        let identifier = &authorization.identifier;
+    let mut authorizations: Vec<(AcmeUrl, Update<Authorization>)> =
+        urls.into_iter().zip(updates).collect();
+    for (_, update) in &authorizations {
+        let identifier = &update.resource.identifier;
         if !csr.identifiers.contains(identifier) {
             bail!("the CA asks about {identifier}, not in the CSR");
         }
-        authorizations.push((authorization, url, poll_after(&response)));
     }
-    authorizations.sort_by_key(|(authorization, ..)| csr.position(&authorization.identifier));
+    authorizations.sort_by_key(|(_, update)| csr.position(&update.resource.identifier));
 
     let mut pending = Vec::new();
     let mut failed = Vec::new();
-    for (authorization, url, wait) in authorizations {
+    for (url, update) in authorizations {
+        let authorization = update.resource;
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
@@ -85,7 +83,7 @@ pub fn read_authorizations(
                 pending.push(PendingAuthorization {
                     identifier,
                     url,
-                    poll_after: wait,
+                    poll_after: update.poll_after,
                     challenge,
                 });
             }
@@ -125,14 +123,17 @@ fn authorization_urls(order: &Order) -> Result<Vec<AcmeUrl>> {
     Ok(urls)
 }
 
-/// Returns the authorization in a response. Its `url` is for the error.
+/// Reads one authorization.
 ///
 /// # Errors
-/// The response is no authorization.
-pub fn parse_authorization(response: &Response, url: &AcmeUrl) -> Result<Authorization> {
-    response
-        .json()
-        .with_context(|| format!("authorization {url}"))
+/// The CA refuses, cannot be reached, or its response is no authorization.
+pub fn read_authorization(
+    client: &Client,
+    purpose: Purpose,
+    url: &AcmeUrl,
+) -> Result<Update<Authorization>> {
+    let response = client.post_as_get(purpose, url)?;
+    Update::from_response(&response).with_context(|| format!("authorization {url}"))
 }
 
 /// Writes the challenge files of all names.
@@ -252,14 +253,14 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
             Submission::Unclear => {}
         }
         let purpose = Purpose::Authorization(Some(identifier));
-        let response = client.post_as_get(purpose, &authorization.url)?;
-        match parse_authorization(&response, &authorization.url)?.http_01() {
+        let update = read_authorization(client, purpose, &authorization.url)?;
+        match update.resource.http_01() {
             // The CA may not have heard of it: it is told again.
             Ok(current) if current.status == Status::Pending => {}
             // It has. (Or it shows the challenge no more, because it has decided.)
             _ => return Ok(()),
         }
-        polling.pause(poll_after(&response), || {
+        polling.pause(update.poll_after, || {
             format!("the CA to take the challenge for {identifier}")
         })?;
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::acme::Purpose;
 use crate::acme::account_key::{AccountKey, base64url};
 use crate::acme::client::{Client, Submission};
-use crate::acme::polling::{Polling, poll_after};
+use crate::acme::polling::{Polling, Update};
 use crate::acme::problem::is_refusal;
 use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
 use crate::acme::response::Response;
@@ -28,7 +28,7 @@ use crate::options::Options;
 use crate::output::Output;
 use crate::renewal::{self, Renewal};
 use crate::text::comma_separated;
-use crate::validation::wait_until_ready;
+use crate::validation::{read_order, wait_until_ready};
 
 /// How long the download of an issued certificate may take, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
@@ -85,7 +85,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
         directory.check_profile(profile)?;
     }
 
-    let (order_url, new_order) = thread::scope(|scope| {
+    let (order_url, response) = thread::scope(|scope| {
         // Account and order need one connection, several names need more. Those are opened in threads, while
         // this one makes account and order. At the end of this block the threads have ended.
         if csr.identifiers.len() > 1 {
@@ -96,26 +96,28 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     })?;
 
     complete_order(
-        &client, &order_url, new_order, options, &csr, &acme_dir, output,
+        &client, &order_url, &response, options, &csr, &acme_dir, output,
     )
     .with_context(|| format!("order {order_url}"))
 }
 
-/// Takes the order from its creation to the certificate: proves the names, sends the CSR, and writes the
-/// chain.
+/// Takes the order, which `response` describes, to the certificate: proves the names, sends the CSR, and
+/// writes the chain.
 fn complete_order(
     client: &Client,
     order_url: &AcmeUrl,
-    new_order: Response,
+    response: &Response,
     options: &Options,
     csr: &Csr,
     acme_dir: &AcmeDir,
     output: Output,
 ) -> Result<Outcome> {
-    let order: Order = new_order.json()?;
+    let new_order: Update<Order> = Update::from_response(response)?;
+    // Later responses of some CAs lack this URL.
+    let finalize_url = new_order.resource.finalize_url();
     info!("Order created!");
 
-    let pending = read_authorizations(client, csr, &order)?;
+    let pending = read_authorizations(client, csr, &new_order.resource)?;
     let challenge_files = write_challenge_files(client, acme_dir, &pending)?;
     if !options.disable_check {
         check_challenge_files(client, &challenge_files, options.check_port)?;
@@ -130,9 +132,7 @@ fn complete_order(
     }
 
     info!("Signing certificate...");
-    // Of the order as it was created: later responses of some CAs lack this URL.
-    let finalize_url = order.finalize_url()?;
-    let submitted_order = submit_csr(client, order_url, &finalize_url, ready_order, csr)?;
+    let submitted_order = submit_csr(client, order_url, &finalize_url?, ready_order, csr)?;
     let chain_url = wait_until_issued(client, order_url, submitted_order)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
     output.write(&chain.to_pem()?)?;
@@ -287,16 +287,15 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4). Returns the CA's latest description of the order.
+/// Sends the CSR (§7.4), and returns how the CA describes the order then.
 fn submit_csr(
     client: &Client,
     order_url: &AcmeUrl,
     finalize_url: &AcmeUrl,
-    ready_order: Response,
+    ready_order: Update<Order>,
     csr: &Csr,
-) -> Result<Response> {
-    let order: Order = ready_order.json()?;
-    if order.status != Status::Ready {
+) -> Result<Update<Order>> {
+    if ready_order.resource.status != Status::Ready {
         // Another run of the same account must have sent its CSR: CAs may give one order to both.
         return Ok(ready_order);
     }
@@ -304,17 +303,16 @@ fn submit_csr(
     let mut polling = Polling::new(client.deadline());
     loop {
         match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
-            Submission::Accepted(updated_order) => return Ok(updated_order),
+            Submission::Accepted(response) => return Update::from_response(&response),
             Submission::Unclear => {}
         }
-        let response = client.post_as_get(Purpose::Order, order_url)?;
-        let current: Order = response.json()?;
-        match current.status {
+        let update = read_order(client, order_url)?;
+        match update.resource.status {
             // The CA has not got the CSR, or the order lags behind.
             Status::Ready | Status::Pending => {}
-            _ => return Ok(response),
+            _ => return Ok(update),
         }
-        polling.pause(poll_after(&response), awaited_certificate)?;
+        polling.pause(update.poll_after, awaited_certificate)?;
     }
 }
 
@@ -322,20 +320,20 @@ fn submit_csr(
 fn wait_until_issued(
     client: &Client,
     order_url: &AcmeUrl,
-    submitted_order: Response,
+    submitted_order: Update<Order>,
 ) -> Result<AcmeUrl> {
     let mut polling = Polling::new(client.deadline());
-    let mut response = submitted_order;
+    let mut update = submitted_order;
     loop {
-        let order: Order = response.json()?;
+        let order = &update.resource;
         match order.status {
             Status::Valid => return order.certificate_url(),
             // After finalize, some CAs call an order ready or even pending again for a while.
             Status::Processing | Status::Ready | Status::Pending => {}
             Status::Invalid | Status::Other(_) => return Err(order.failure().into()),
         }
-        polling.pause(poll_after(&response), awaited_certificate)?;
-        response = client.post_as_get(Purpose::Order, order_url)?;
+        polling.pause(update.poll_after, awaited_certificate)?;
+        update = read_order(client, order_url)?;
     }
 }
 

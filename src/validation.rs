@@ -7,10 +7,9 @@ use log::info;
 
 use crate::acme::Purpose;
 use crate::acme::client::Client;
-use crate::acme::polling::{Polling, poll_after};
+use crate::acme::polling::{Polling, Update};
 use crate::acme::resources::{AcmeUrl, Order, Status, Verdict};
-use crate::acme::response::Response;
-use crate::authorize::{NameFailure, PendingAuthorization, failure_of_names, parse_authorization};
+use crate::authorize::{NameFailure, PendingAuthorization, failure_of_names, read_authorization};
 use crate::deadline::OutOfTime;
 use crate::parallel::try_map_parallel;
 use crate::text::comma_separated;
@@ -21,7 +20,7 @@ const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a challenge may show an error while it is still undecided: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
 
-/// Polls the order until it says that all names are proven, and returns the response that says so. The
+/// Polls the order until it says that all names are proven, and returns the update that says so. The
 /// authorizations are read only when the order fails or stands still, so this takes one request at a time
 /// and not one for each name.
 ///
@@ -30,9 +29,9 @@ const ERROR_GRACE: Duration = Duration::from_secs(30);
 pub fn wait_until_ready(
     client: &Client,
     order_url: &AcmeUrl,
-    new_order: Response,
+    new_order: Update<Order>,
     pending: &[PendingAuthorization],
-) -> Result<Response> {
+) -> Result<Update<Order>> {
     let mut open: Vec<&PendingAuthorization> = pending.iter().collect();
     let first_wait = pending.iter().map(|it| it.poll_after).max();
     let mut next_survey = Instant::now() + first_wait.unwrap_or_default().max(SURVEY_INTERVAL);
@@ -40,25 +39,24 @@ pub fn wait_until_ready(
     let mut problems_since = None;
     let mut polling = Polling::new(client.deadline());
     // If all names were proven before, the order may have been ready from the start.
-    let mut response = if open.is_empty() {
+    let mut update = if open.is_empty() {
         new_order
     } else {
-        client.post_as_get(Purpose::Order, order_url)?
+        read_order(client, order_url)?
     };
     loop {
-        let order: Order = response.json()?;
-        match order.status {
+        match update.resource.status {
             Status::Ready | Status::Processing | Status::Valid => {
                 // So these must be valid, too.
                 for authorization in open {
                     info!("{} verified!", authorization.identifier);
                 }
-                return Ok(response);
+                return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
                 // The authorizations know more about the reason than the order does.
                 survey(client, &open)?.check_none_failed()?;
-                return Err(order.failure().into());
+                return Err(update.resource.failure().into());
             }
             Status::Pending if Instant::now() < next_survey => {}
             Status::Pending => {
@@ -73,8 +71,12 @@ pub fn wait_until_ready(
                 next_survey = Instant::now() + survey.poll_after.max(SURVEY_INTERVAL);
             }
         }
-        response = match poll_again(client, order_url, &response, &open, &mut polling) {
-            Ok(next) => next,
+        let awaited = || format!("the CA to verify {}", names_in_short(&open));
+        let polled = polling
+            .pause(update.poll_after, awaited)
+            .and_then(|()| read_order(client, order_url));
+        update = match polled {
+            Ok(next_update) => next_update,
             // What the CA has said is a better reason than that the time is over.
             Err(error) if error.is::<OutOfTime>() && !problems.is_empty() => {
                 return Err(failure_of_names(problems).into());
@@ -84,17 +86,13 @@ pub fn wait_until_ready(
     }
 }
 
-fn poll_again(
-    client: &Client,
-    order_url: &AcmeUrl,
-    last_response: &Response,
-    open: &[&PendingAuthorization],
-    polling: &mut Polling,
-) -> Result<Response> {
-    polling.pause(poll_after(last_response), || {
-        format!("the CA to verify {}", names_in_short(open))
-    })?;
-    client.post_as_get(Purpose::Order, order_url)
+/// Reads the order.
+///
+/// # Errors
+/// The CA refuses, cannot be reached, or its response is no order.
+pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>> {
+    let response = client.post_as_get(Purpose::Order, order_url)?;
+    Update::from_response(&response)
 }
 
 /// What a reading of the open authorizations has shown.
@@ -111,9 +109,9 @@ struct Survey<'a> {
 
 /// Reads all authorizations in `open`, and tells the user which are valid now.
 fn survey<'a>(client: &Client, open: &[&'a PendingAuthorization]) -> Result<Survey<'a>> {
-    let responses = try_map_parallel(client, open, |authorization| {
+    let updates = try_map_parallel(client, open, |authorization| {
         let purpose = Purpose::Authorization(Some(&authorization.identifier));
-        client.post_as_get(purpose, &authorization.url)
+        read_authorization(client, purpose, &authorization.url)
     })?;
     let mut survey = Survey {
         open: Vec::new(),
@@ -121,14 +119,14 @@ fn survey<'a>(client: &Client, open: &[&'a PendingAuthorization]) -> Result<Surv
         failed: Vec::new(),
         poll_after: Duration::ZERO,
     };
-    for (authorization, response) in open.iter().zip(responses) {
+    for (authorization, update) in open.iter().zip(updates) {
         let identifier = &authorization.identifier;
-        match parse_authorization(&response, &authorization.url)?.verdict() {
+        match update.resource.verdict() {
             Verdict::Valid => info!("{identifier} verified!"),
             Verdict::Failed(problem) => survey.failed.push((identifier.clone(), problem.into())),
             Verdict::Pending(problem) => {
                 survey.open.push(authorization);
-                survey.poll_after = survey.poll_after.max(poll_after(&response));
+                survey.poll_after = survey.poll_after.max(update.poll_after);
                 if let Some(problem) = problem {
                     survey.problems.push((identifier.clone(), problem.into()));
                 }

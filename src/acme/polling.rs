@@ -1,9 +1,10 @@
-//! Waiting for the CA: the pauses between two polls, and what the user hears meanwhile.
+//! Waiting for the CA: what a poll brings, the pauses between two polls, and what the user hears meanwhile.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use log::info;
+use serde::de::DeserializeOwned;
 
 use super::response::Response;
 use crate::deadline::{Deadline, OutOfTime};
@@ -36,13 +37,13 @@ impl Polling<'_> {
         }
     }
 
-    /// Sleeps until the next poll, at least as long as the CA asked for in `retry_after`. `awaited` says
-    /// what is waited for, after the words "Waiting for".
+    /// Sleeps until the next poll, for `poll_after` at least. `awaited` says what is waited for, after the
+    /// words "Waiting for".
     ///
     /// # Errors
     /// [`OutOfTime`] if the next poll would come after the deadline; or the run was cancelled.
-    pub fn pause(&mut self, retry_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
-        let pause = self.interval.max(retry_after);
+    pub fn pause(&mut self, poll_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
+        let pause = self.interval.max(poll_after);
         if self.last_news.elapsed() + pause >= SILENCE_MAX {
             self.last_news = Instant::now();
             let seconds = self.started.elapsed().as_secs();
@@ -63,8 +64,24 @@ impl Polling<'_> {
     }
 }
 
-/// Returns how long the CA asks to wait before the next poll, within a bound; zero if it does not say.
-pub fn poll_after(response: &Response) -> Duration {
-    let retry_after = response.retry_after().unwrap_or_default();
-    retry_after.min(POLL_RETRY_AFTER_MAX)
+/// A resource as the CA has just described it.
+pub struct Update<T> {
+    /// The resource.
+    pub resource: T,
+    /// How long the CA asks to wait before it is read again; zero if the CA does not say.
+    pub poll_after: Duration,
+}
+
+impl<T: DeserializeOwned> Update<T> {
+    /// Reads a response that describes the resource.
+    ///
+    /// # Errors
+    /// The body is not such a resource.
+    pub fn from_response(response: &Response) -> Result<Update<T>> {
+        let retry_after = response.retry_after().unwrap_or_default();
+        Ok(Update {
+            resource: response.json()?,
+            poll_after: retry_after.min(POLL_RETRY_AFTER_MAX),
+        })
+    }
 }

@@ -2,9 +2,10 @@
 //! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Sections in the comments
 //! are RFC 8555's.
 
+use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use log::{info, warn};
 use serde_json::json;
 
@@ -17,7 +18,7 @@ use crate::acme::resources::{
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::error::Failure;
-use crate::parallel::try_map_parallel;
+use crate::parallel::{PassErrors, try_map_parallel};
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
 use crate::text::comma_separated;
@@ -40,8 +41,22 @@ pub struct ChallengeFile<'a> {
     file: TemporaryFile,
 }
 
-/// A name that could not be proven, and why.
-pub type NameFailure = (Identifier, Failure);
+/// Why a name could not be proven.
+#[derive(Clone, Debug)]
+pub struct NameFailure {
+    /// The name.
+    pub identifier: Identifier,
+    /// What the CA says of it.
+    pub failure: Failure,
+}
+
+impl fmt::Display for NameFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.identifier, self.failure)
+    }
+}
+
+impl std::error::Error for NameFailure {}
 
 /// Reads all authorizations of the order and returns those that are pending, in the order of the CSR's
 /// names. (§7.1.3: the CA lists them in any order.)
@@ -75,7 +90,10 @@ pub fn read_authorizations(
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
-            Verdict::Failed(problem) => failed.push((identifier, problem.into())),
+            Verdict::Failed(problem) => failed.push(NameFailure {
+                identifier,
+                failure: problem.into(),
+            }),
             Verdict::Pending(_) => {
                 let challenge = authorization
                     .http_01()
@@ -223,42 +241,39 @@ pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> R
     let submitted = try_map_parallel(client, pending, |authorization| {
         submit_challenge(client, authorization)
     });
-    let Err(errors) = submitted else {
+    let Err(PassErrors(errors)) = submitted else {
         return Ok(());
     };
-    let mut failed = Vec::new();
-    for (index, error) in &errors.0 {
-        if let Some(failure) = error.downcast_ref::<Failure>() {
-            failed.push((pending[*index].identifier.clone(), failure.clone()));
-        }
+    let is_failure_of_name = |error: &Error| error.is::<NameFailure>();
+    if !errors.iter().any(is_failure_of_name) {
+        return Err(PassErrors(errors).into());
     }
-    if failed.is_empty() {
-        // No time was left, for example.
-        return Err(errors.into());
-    }
-    Err(failure_of_names(failed).into())
+    let failed = errors.into_iter().filter_map(|error| error.downcast().ok());
+    Err(failure_of_names(failed.collect()).into())
 }
 
+/// Tells the CA of one challenge, again and again until it is clear that the CA has heard of it.
 fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<()> {
-    let identifier = &authorization.identifier;
-    let challenge = &authorization.challenge;
-    // Another run of the same account may have submitted it.
-    if challenge.status != Status::Pending {
+    // Another run of the same account may have done it.
+    if authorization.challenge.status != Status::Pending {
         return Ok(());
     }
+    if post_challenge(client, authorization)? {
+        return Ok(());
+    }
+    let identifier = &authorization.identifier;
     let mut polling = Polling::new(client.deadline());
     loop {
-        match client.post_once(Purpose::Challenge(identifier), &challenge.url, &json!({}))? {
-            Submission::Accepted(_) => return Ok(()),
-            Submission::Unclear => {}
-        }
         let purpose = Purpose::Authorization(Some(identifier));
         let update = read_authorization(client, purpose, &authorization.url)?;
         match update.resource.http_01() {
-            // The CA may not have heard of it: it is told again.
-            Ok(current) if current.status == Status::Pending => {}
-            // It has. (Or it shows the challenge no more, because it has decided.)
-            _ => return Ok(()),
+            // The CA may have heard of it, or not.
+            Ok(challenge) if challenge.status == Status::Pending => {}
+            // The CA works on the challenge, or shows it no more because it has decided.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+        if post_challenge(client, authorization)? {
+            return Ok(());
         }
         polling.pause(update.poll_after, || {
             format!("the CA to take the challenge for {identifier}")
@@ -266,17 +281,37 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     }
 }
 
+/// Posts to the challenge. Returns whether it is clear that the CA has heard.
+///
+/// # Errors
+/// A [`NameFailure`], if the CA refuses or cannot be reached.
+fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<bool> {
+    let identifier = &authorization.identifier;
+    let purpose = Purpose::Challenge(identifier);
+    match client.post_once(purpose, &authorization.challenge.url, &json!({})) {
+        Ok(Submission::Accepted(_)) => Ok(true),
+        Ok(Submission::Unclear) => Ok(false),
+        Err(error) => match error.downcast::<Failure>() {
+            Ok(failure) => Err(Error::new(NameFailure {
+                identifier: identifier.clone(),
+                failure,
+            })),
+            Err(other) => Err(other),
+        },
+    }
+}
+
 /// Returns one failure for all names in `failed`, which is not empty.
 pub fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
-    let names = comma_separated(failed.iter().map(|(identifier, _)| identifier));
-    let reason = &failed[0].1;
+    let names = comma_separated(failed.iter().map(|it| &it.identifier));
+    let reason = &failed[0].failure;
     let message = format!("Challenge did not pass for {names}: {reason}");
     let mut details = Vec::new();
     let mut first_hint = None;
-    for (identifier, failure) in failed {
-        details.push(format!("{identifier}: {failure}"));
-        details.extend(failure.details);
-        first_hint = first_hint.or(failure.hint);
+    for name_failure in failed {
+        details.push(name_failure.to_string());
+        details.extend(name_failure.failure.details);
+        first_hint = first_hint.or(name_failure.failure.hint);
     }
     let mut combined = Failure::new(message).with_details(details);
     combined.hint = first_hint;

@@ -42,7 +42,7 @@ impl Chain {
     }
 
     /// Returns the certificates in a file that need not hold a chain. `None` if there are none, or one is
-    /// damaged. One whose last line is missing ends the chain.
+    /// damaged. (OpenSSL stops at one that is cut off, and this does not notice.)
     pub fn from_file(pem: &[u8]) -> Option<Chain> {
         let certificates = X509::stack_from_pem(pem).ok()?;
         if certificates.is_empty() {
@@ -131,7 +131,7 @@ impl Chain {
         if signatures.contains(&Signature::OfUnknownKind) {
             warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
         }
-        // Without any, the chain does not hold the issuer.
+        // If `signatures` is empty, the chain does not hold the issuer, and there is nothing to check.
         Ok(())
     }
 
@@ -196,8 +196,8 @@ impl Chain {
     pub fn certificate_id(&self) -> Option<String> {
         let key_identifier = base64url(self.leaf().authority_key_id()?.as_slice());
         let mut serial = self.leaf().serial_number().to_bn().ok()?.to_vec();
-        // These are the bytes of a DER integer. It would be negative if its first bit were set, so a zero byte
-        // comes before such a number; zero itself is one zero byte.
+        // The identifier has the serial number as a DER integer: with a zero byte in front if the first bit is
+        // set, since the number would be negative, and as one zero byte if it is zero.
         if serial.first().is_none_or(|byte| *byte >= 0x80) {
             serial.insert(0, 0);
         }
@@ -253,16 +253,17 @@ fn check_signature(certificate: &X509Ref, issuer: &X509Ref) -> Signature {
         Ok(false) => ErrorStack::get(),
         Err(errors) => errors,
     };
-    let is_unknown = errors
-        .errors()
-        .iter()
-        .filter_map(|error| error.reason())
-        .any(|reason| reason.contains("unknown") || reason.contains("unsupported"));
-    if is_unknown {
+    if is_about_algorithm(&errors) {
         Signature::OfUnknownKind
     } else {
         Signature::Bad
     }
+}
+
+/// Whether OpenSSL complains that it does not know an algorithm, such as `unknown message digest algorithm`.
+fn is_about_algorithm(errors: &ErrorStack) -> bool {
+    let mut reasons = errors.errors().iter().filter_map(|error| error.reason());
+    reasons.any(|reason| reason.contains("unknown") || reason.contains("unsupported"))
 }
 
 fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {

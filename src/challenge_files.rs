@@ -1,13 +1,13 @@
 //! The challenge files in the acme-dir, which the web server serves and the CA fetches.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::acme::resources::Token;
-use crate::temporary::{TemporaryFile, remove_if_it_holds};
+use crate::temporary::TemporaryFile;
 
 /// How often getcrt tries to create a file. A leftover with its name costs one try, and so does each other
 /// run that creates a file with that name at the same moment.
@@ -45,30 +45,57 @@ impl AcmeDir {
     }
 }
 
-/// Creates the file, in place of the leftover of a run that was killed, if there is one.
+/// Creates the file, in place of the leftover of a run that was killed, if there is one. (It may also be the
+/// file of another run of the same account; that run then has no file of its own any more.)
 fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
-    for _ in 1..MAX_TRIES {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         match TemporaryFile::create_public(path, key_authorization) {
             Ok(file) => return Ok(file),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < MAX_TRIES => {
                 remove_leftover(path, key_authorization)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(TemporaryFile::create_public(path, key_authorization)?)
 }
 
+/// Removes the file at `path` if it is a leftover.
+///
+/// # Errors
+/// It is not, or cannot be read or removed.
 fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {
-    match remove_if_it_holds(path, key_authorization) {
+    let removed = is_leftover(path, key_authorization).and_then(|is_leftover| {
+        if is_leftover {
+            fs::remove_file(path)?;
+        }
+        Ok(is_leftover)
+    });
+    match removed {
         Ok(true) => Ok(()),
         Ok(false) => {
             bail!("a foreign file has that name: look what it is, remove it if nothing needs it")
         }
-        // Another run was faster.
+        // Another run has removed it.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether there is a regular file that holds the key authorization, or only the beginning of it: the run
+/// may have been killed while it wrote.
+fn is_leftover(path: &Path, key_authorization: &str) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    let max_length = key_authorization.len() as u64;
+    if !metadata.is_file() || metadata.len() > max_length {
+        return Ok(false);
+    }
+    let mut content = Vec::new();
+    File::open(path)?
+        .take(max_length)
+        .read_to_end(&mut content)?;
+    Ok(key_authorization.as_bytes().starts_with(&content))
 }
 
 #[cfg(test)]
@@ -89,8 +116,8 @@ mod tests {
         let path = directory.path().join("token");
         let first = acme_dir.write(&token(), "token.thumbprint").unwrap();
         let second = acme_dir.write(&token(), "token.thumbprint").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"token.thumbprint");
         drop(first);
+        assert_eq!(fs::read(&path).unwrap(), b"token.thumbprint");
         drop(second);
         assert!(!path.exists());
     }

@@ -8,7 +8,8 @@ use log::{info, warn};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Public};
-use openssl::x509::{GeneralNameRef, X509, X509Req, X509ReqRef};
+use openssl::stack::Stack;
+use openssl::x509::{GeneralName, GeneralNameRef, X509, X509ExtensionRef, X509Req, X509ReqRef};
 
 use crate::acme::resources::Identifier;
 use crate::files;
@@ -90,29 +91,31 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(unique)
 }
 
-/// Returns the identifier that a common name stands for, or `None` if it is only a label, such as "My
+/// Returns the identifier that a common name stands for, or `None` if it is to be ignored: if it is, say, "My
 /// Shop". `alternatives` are the names of the SAN extension.
 ///
 /// # Errors
-/// It is a wildcard; or it is the only name, and it is neither a DNS name nor an address.
+/// It is a wildcard. Or there are no alternative names, and it is neither a DNS name nor an address.
 fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
+    refuse_wildcard(text)?;
     let parsed = match text.parse::<IpAddr>() {
         Ok(address) => Ok(Identifier::Ip(address)),
         Err(_) => dns_name(text),
     };
-    if alternatives.is_empty() || is_wildcard(text) {
+    if alternatives.is_empty() {
         let name = parsed?;
         warn_of_lone_common_name(&name);
         return Ok(Some(name));
     }
     match parsed {
         Ok(name) if alternatives.contains(&name) => Ok(Some(name)),
+        // A host name that somebody forgot to repeat among the alternative names.
         Ok(Identifier::Dns(name)) if name.contains('.') => {
             let name = Identifier::Dns(name);
             warn_of_lone_common_name(&name);
             Ok(Some(name))
         }
-        _ => {
+        Ok(_) | Err(_) => {
             info!("Ignoring the common name `{text}`, which is no host name");
             Ok(None)
         }
@@ -133,28 +136,39 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
         Err(errors) if errors.errors().is_empty() => return Ok(Vec::new()),
         Err(_) => bail!("the CSR's extensions are damaged"),
     };
-    // The openssl crate reads SANs from a certificate only, so the extension is put into an empty one. There it
-    // finds none if the extension is damaged or comes twice.
-    let mut certificate = X509::builder()?;
-    let mut count = 0;
+    let mut san_extensions = Vec::new();
     for extension in &extensions {
         if is_subject_alt_name(&extension.to_der()?) {
-            certificate.append_extension2(extension)?;
-            count += 1;
+            san_extensions.push(extension);
         }
     }
-    let names = certificate.build().subject_alt_names();
-    if count > 0 && names.is_none() {
-        bail!("the CSR's subjectAltName extension is damaged, or there are {count} of it");
-    }
     let mut identifiers = Vec::new();
-    for name in names.iter().flatten() {
-        match identifier(name).context("the CSR asks for a name that is neither DNS name nor IP")? {
+    for name in general_names(&san_extensions)? {
+        match identifier(&name)
+            .context("the CSR asks for a name that is neither DNS name nor IP")?
+        {
             Identifier::Dns(text) => identifiers.push(dns_name(&text)?),
             address => identifiers.push(address),
         }
     }
     Ok(identifiers)
+}
+
+/// Returns the names in a SAN extension. The openssl crate reads them from a certificate only, so the
+/// extension is put into an empty one.
+fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralName>> {
+    let mut certificate = X509::builder()?;
+    for extension in san_extensions {
+        certificate.append_extension2(extension)?;
+    }
+    match certificate.build().subject_alt_names() {
+        Some(names) => Ok(names),
+        None if san_extensions.is_empty() => Ok(Stack::new()?),
+        None => {
+            let count = san_extensions.len();
+            bail!("the CSR's subjectAltName extension is damaged, or there are {count} of it")
+        }
+    }
 }
 
 /// Whether the DER of an extension is that of a SAN extension. It begins with a tag (one byte), a length (one
@@ -186,9 +200,7 @@ pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
 /// # Errors
 /// It is a wildcard, or not a DNS name.
 fn dns_name(name: &str) -> Result<Identifier> {
-    if is_wildcard(name) {
-        bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
-    }
+    refuse_wildcard(name)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| {
         let length = label.len();
@@ -203,8 +215,11 @@ fn dns_name(name: &str) -> Result<Identifier> {
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
 }
 
-fn is_wildcard(name: &str) -> bool {
-    name.starts_with("*.")
+fn refuse_wildcard(name: &str) -> Result<()> {
+    if name.starts_with("*.") {
+        bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -30,16 +30,16 @@ use crate::renewal::{self, Renewal};
 use crate::text::comma_separated;
 use crate::validation::{read_order, wait_until_ready};
 
-/// How long the download of an issued certificate may take, even if the deadline is over.
+/// How long the download of an issued certificate may take at least, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 /// How long the download of an alternate chain may take, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The end of a run that has not failed.
+/// The outcome of a run that has not failed.
 pub enum Outcome {
-    /// With a certificate, or with a dry run that passed.
+    /// A certificate was issued, or a dry run passed.
     Done,
-    /// With nothing done, for this reason.
+    /// The certificate is not due, so nothing was done. The message says why.
     NotDue(String),
 }
 
@@ -86,8 +86,8 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     let (order_url, response) = thread::scope(|scope| {
-        // Account and order need one connection, several names need more. Those are opened in threads, while
-        // this one makes account and order. At the end of this block the threads have ended.
+        // Account and order need one connection, several names need more. This opens all of them in threads and
+        // goes on as soon as one is there. At the end of the block the threads have ended.
         if csr.identifiers.len() > 1 {
             client.open_connections(scope, csr.identifiers.len());
         }
@@ -250,7 +250,7 @@ fn place_order(
         payload["profile"] = json!(profile);
     }
     let response = match replaces {
-        // RFC 9773 §5: not to a CA that has no renewal information.
+        // RFC 9773 §5: a CA without renewal information must not be sent the member `replaces`.
         Some(old_id) if directory.has_renewal_info() => {
             send_renewal_order(client, directory, &payload, &old_id)?
         }
@@ -270,7 +270,7 @@ fn send_renewal_order(
 ) -> Result<Response> {
     let mut renewal_payload = payload.clone();
     renewal_payload["replaces"] = json!(old_id);
-    // What CAs answer that do not know the certificate, or do not take it for one that can be replaced.
+    // The refusals of CAs that do not know the old certificate, or do not let this order replace it.
     let refusals = [
         "alreadyReplaced",
         "conflict",
@@ -287,7 +287,8 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4), and returns how the CA describes the order then.
+/// Sends the CSR (§7.4), and returns how the CA describes the order then. If it is unclear whether the CA has
+/// the CSR, the order shows: while it is ready, the CA has not.
 fn submit_csr(
     client: &Client,
     order_url: &AcmeUrl,
@@ -295,24 +296,21 @@ fn submit_csr(
     ready_order: Update<Order>,
     csr: &Csr,
 ) -> Result<Update<Order>> {
-    if ready_order.resource.status != Status::Ready {
-        // Another run of the same account must have sent its CSR: CAs may give one order to both.
-        return Ok(ready_order);
-    }
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let mut polling = Polling::new(client.deadline());
+    let mut update = ready_order;
     loop {
-        match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
-            Submission::Accepted(response) => return Update::from_response(&response),
-            Submission::Unclear => {}
-        }
-        let update = read_order(client, order_url)?;
         match update.resource.status {
-            // The CA has not got the CSR, or the order lags behind.
-            Status::Ready | Status::Pending => {}
-            _ => return Ok(update),
+            Status::Ready => match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
+                Submission::Accepted(response) => return Update::from_response(&response),
+                Submission::Unclear => {}
+            },
+            // The CA works on a CSR, or the order lags behind its authorizations.
+            Status::Processing | Status::Pending => {}
+            Status::Valid | Status::Invalid | Status::Other(_) => return Ok(update),
         }
         polling.pause(update.poll_after, awaited_certificate)?;
+        update = read_order(client, order_url)?;
     }
 }
 

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             ExitCode::from(NOT_DUE)
         }
         Err(error) => {
-            // Before the error, which comes last: for how long the old certificate is still good.
+            // How long the old certificate is still valid. The error comes after that, as the last line.
             if let Some((level, message)) = renewal::time_left(&options) {
                 log!(level, "{message}");
             }

@@ -177,11 +177,11 @@ Exit status:
   3  --renew found the certificate not due";
 
 impl Options {
-    /// Reads the command line of this process. For help, for the version and after a usage error it prints
-    /// what is due and ends the process.
+    /// Reads the command line of this process. If it asks for help or the version, or is wrong, this prints the
+    /// text or the error and ends the process.
     pub fn from_command_line() -> Options {
         let options = Options::parse();
-        // clap cannot check this conflict: `--ca` with acme-tiny's default is no conflict.
+        // clap cannot check this conflict: scripts may pass `--ca` with acme-tiny's default beside the others.
         if options.ca_unless_default().is_some() {
             if options.staging {
                 exit_with_ca_conflict("--staging");

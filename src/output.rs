@@ -15,7 +15,7 @@ use crate::files;
 use crate::options::Options;
 use crate::temporary::TemporaryFile;
 
-/// How many symlinks are followed; Linux follows as many.
+/// The most symlinks that are followed, as in Linux.
 const MAX_LINKS: usize = 40;
 /// How many bytes are written before a certificate is ordered, so that a full disk is noticed while nothing
 /// is lost. Usual chains have a tenth of that.
@@ -23,7 +23,7 @@ const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// Where the chain goes. It was checked that it can go there.
+/// Where the chain goes. The place was tried out.
 pub enum Output {
     /// Standard output.
     Stdout,
@@ -37,8 +37,10 @@ pub struct Replacement {
     /// What was known of the target when it was opened, if it existed.
     old_metadata: Option<Metadata>,
     old_chain: Option<Chain>,
-    temporary: TemporaryFile,
-    temporary_file: File,
+    /// The temporary file, open.
+    file: File,
+    /// Removes it, unless it takes the target's place.
+    guard: TemporaryFile,
 }
 
 impl Output {
@@ -130,26 +132,18 @@ impl Replacement {
             }
             None => None,
         };
-        if let Some(chain) = &old_chain
-            && options.is_staging()
-            && !options.dry_run
-            && !chain.is_staging()
-            && !chain.is_expired()
-        {
-            bail!(
-                "staging would replace a valid certificate by one nobody trusts; name another file"
-            );
+        if options.is_staging() && !options.dry_run {
+            refuse_if_precious(old_chain.as_ref())?;
         }
-        let (temporary, temporary_file) = TemporaryFile::create_private_in(directory_of(&target))
+        let (guard, file) = TemporaryFile::create_private_in(directory_of(&target))
             .context("no file can be made in its directory")?;
-        write_and_sync(&temporary_file, &[0; RESERVED_BYTES])
-            .context("no room for a certificate")?;
+        write_and_sync(&file, &[0; RESERVED_BYTES]).context("no room for a certificate")?;
         Ok(Replacement {
             target,
             old_metadata,
             old_chain,
-            temporary,
-            temporary_file,
+            file,
+            guard,
         })
     }
 
@@ -157,11 +151,11 @@ impl Replacement {
     fn commit(self, pem: &str) -> Result<()> {
         let place = shown(&self.target);
         self.keep_owner_and_mode();
-        write_and_sync(&self.temporary_file, pem.as_bytes()).context(place.clone())?;
+        write_and_sync(&self.file, pem.as_bytes()).context(place.clone())?;
 
         // If this fails, the chain stays where it is.
-        let temporary_path = self.temporary.path().to_owned();
-        self.temporary.rename(&self.target).with_context(|| {
+        let temporary_path = self.guard.path().to_owned();
+        self.guard.rename(&self.target).with_context(|| {
             let left_in = temporary_path.display();
             format!("it is in {left_in}: {place}")
         })?;
@@ -173,36 +167,45 @@ impl Replacement {
 
     /// Gives the temporary file the owner, group and mode of the file that it will replace.
     fn keep_owner_and_mode(&self) {
-        let mode = match &self.old_metadata {
-            Some(old) => {
-                self.warn_if_not_kept(self.keep_owner(old));
-                old.mode()
+        let mut mode = NEW_FILE_MODE;
+        if let Some(old) = &self.old_metadata {
+            if let Err(error) = self.keep_owner(old) {
+                self.warn_not_kept(&error);
             }
-            None => NEW_FILE_MODE,
-        };
+            mode = old.mode();
+        }
         // The mode comes last: a change of owner may clear some of its bits.
-        let permissions = Permissions::from_mode(mode);
-        self.warn_if_not_kept(self.temporary_file.set_permissions(permissions));
+        if let Err(error) = self.file.set_permissions(Permissions::from_mode(mode)) {
+            self.warn_not_kept(&error);
+        }
     }
 
     fn keep_owner(&self, old: &Metadata) -> io::Result<()> {
-        let file = &self.temporary_file;
-        let new = file.metadata()?;
+        let new = self.file.metadata()?;
         if new.uid() == old.uid() && new.gid() == old.gid() {
             return Ok(());
         }
-        fchown(file, Some(old.uid()), Some(old.gid())).inspect_err(|_| {
+        let changed = fchown(&self.file, Some(old.uid()), Some(old.gid()));
+        if changed.is_err() {
             // Only root may change the owner, but others may change the group to one of their own.
-            let _ = fchown(file, None, Some(old.gid()));
-        })
+            let _ = fchown(&self.file, None, Some(old.gid()));
+        }
+        changed
     }
 
-    fn warn_if_not_kept(&self, result: io::Result<()>) {
-        if let Err(error) = result {
-            let place = shown(&self.target);
-            warn!("{place}: its owner, group or mode cannot be kept: {error}");
-        }
+    fn warn_not_kept(&self, error: &io::Error) {
+        let place = shown(&self.target);
+        warn!("{place}: its owner, group or mode cannot be kept: {error}");
     }
+}
+
+/// Refuses to replace a certificate that is worth more than one from staging.
+fn refuse_if_precious(old_chain: Option<&Chain>) -> Result<()> {
+    let is_precious = old_chain.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
+    if is_precious {
+        bail!("staging would replace a valid certificate by one nobody trusts; name another file");
+    }
+    Ok(())
 }
 
 /// Returns the certificates in the file, if there are any.
@@ -239,8 +242,8 @@ fn shown(path: &Path) -> String {
 /// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
 /// yet.
 fn follow_links(path: &Path) -> Result<PathBuf> {
-    // A pipe or a device is refused later. /dev/stdout, say, may lead to a pipe by links below /proc whose
-    // text is no path.
+    // These are refused later. They are not followed here because a link to a pipe, such as /proc/self/fd/1,
+    // holds no path but `pipe:[1234]`.
     let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if is_special {
         return Ok(path.to_owned());

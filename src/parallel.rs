@@ -10,14 +10,14 @@ use crate::acme::MAX_CONNECTIONS;
 use crate::acme::client::Client;
 use crate::deadline::Cancelled;
 
-/// The errors of a pass, in the order of the items, each with the index of its item. Never empty.
-pub struct PassErrors(pub Vec<(usize, Error)>);
+/// The errors of a pass, in the order of the items. Never empty.
+pub struct PassErrors(pub Vec<Error>);
 
 impl From<PassErrors> for Error {
     /// Returns the first one. The others often have the same cause.
     fn from(errors: PassErrors) -> Error {
         let mut all = errors.0;
-        all.swap_remove(0).1
+        all.swap_remove(0)
     }
 }
 
@@ -26,7 +26,8 @@ impl From<PassErrors> for Error {
 /// when all of them have ended.
 ///
 /// # Errors
-/// Some steps have failed, and not only because the run was cancelled.
+/// Some steps have failed. Those that have only because another one did are left out. Or the run was cancelled
+/// before.
 pub fn try_map_parallel<'a, T, R>(
     client: &Client,
     items: &'a [T],
@@ -36,6 +37,9 @@ where
     T: Sync,
     R: Send,
 {
+    if let Err(cancelled) = client.deadline().check_not_cancelled() {
+        return Err(PassErrors(vec![cancelled.into()]));
+    }
     let next_index = AtomicUsize::new(0);
     // Each thread takes one item after the other, until none is left or the run is cancelled.
     let work = || {
@@ -73,16 +77,12 @@ where
 
     let mut results = Vec::new();
     let mut errors = Vec::new();
-    for (index, outcome) in outcomes {
+    for (_, outcome) in outcomes {
         match outcome {
             Ok(result) => results.push(result),
             Err(error) if error.is::<Cancelled>() => {}
-            Err(error) => errors.push((index, error)),
+            Err(error) => errors.push(error),
         }
-    }
-    if errors.is_empty() && results.len() < items.len() {
-        // The run was cancelled before.
-        errors.push((0, Cancelled.into()));
     }
     if errors.is_empty() {
         Ok(results)

@@ -3,21 +3,21 @@
 //! ten redirects over http and https, no proxy, and any certificate is accepted on the way.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, TcpConnector};
-use ureq::{Agent, Error};
 
 use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
-use crate::tls::{self, TlsConnector};
+use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 
 /// How long the check of one name may take, with all its addresses and redirects.
@@ -85,7 +85,7 @@ fn new_agent(route: &Route) -> Result<Agent> {
         .input_buffer_size(BUFFER_BYTES)
         .output_buffer_size(BUFFER_BYTES)
         .build();
-    let connector = TlsConnector::new(tls::accepting_context()?, TcpConnector::default());
+    let connector = TlsConnector::accepting(TcpConnector::default())?;
     let resolver = ValidatorsResolver(route.clone());
     Ok(Agent::with_parts(config, connector, resolver))
 }
@@ -122,7 +122,7 @@ fn fetch(
     bail!("validators follow {MAX_REDIRECTS} redirects and no more")
 }
 
-fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, Error> {
+fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, ureq::Error> {
     let exchange = Exchange::with_the_web_server(uri);
     let timeout = deadline.remaining().max(MIN_TIMEOUT);
     let request = agent
@@ -133,7 +133,7 @@ fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, Error>
     let result = request.call().and_then(|response| {
         let (parts, body) = response.into_parts();
         let mut content = Vec::new();
-        // A redirect's body is not waited for.
+        // Nobody needs the body of a redirect.
         if !parts.status.is_redirection() {
             body.into_reader()
                 .take(MAX_BODY_BYTES)
@@ -178,8 +178,8 @@ fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
 fn is_worth_a_retry(answer: &Result<Response>) -> bool {
     match answer {
         Ok(response) => response.status == 429 || response.status >= 500,
-        Err(error) => match error.downcast_ref() {
-            Some(Error::Io(cause)) => matches!(
+        Err(error) => match error.downcast_ref::<ureq::Error>() {
+            Some(ureq::Error::Io(cause)) => matches!(
                 cause.kind(),
                 io::ErrorKind::BrokenPipe
                     | io::ErrorKind::ConnectionReset
@@ -210,7 +210,7 @@ fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> 
         }
         Err(error) => {
             let message = error.to_string();
-            // What the system says stands after this prefix of ureq's.
+            // ureq puts this before an error of the system's.
             let seen = message.strip_prefix("io: ").unwrap_or(&message);
             Finding::Unclear(route.leading_to(seen))
         }
@@ -254,9 +254,8 @@ impl Route {
     }
 }
 
-/// Resolves host names for ureq as a validator does: to the first address that accepts a connection, IPv6
-/// before IPv4. ureq would choose among all addresses in its own way, so it gets one only. The addresses that
-/// were tried are noted on the route.
+/// Resolves host names for ureq as a validator does, and notes the addresses on the route. ureq would choose
+/// among all addresses of a name in its own way, so it gets only one.
 #[derive(Debug)]
 struct ValidatorsResolver(Route);
 
@@ -266,35 +265,43 @@ impl Resolver for ValidatorsResolver {
         uri: &Uri,
         config: &Config,
         timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let end = Instant::now() + *timeout.after;
         let mut addresses = DefaultResolver::default().resolve(uri, config, timeout)?;
         addresses.sort_by_key(|address| address.is_ipv4());
-        let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
-        let mut last_error = Error::HostNotFound;
-        for (index, address) in addresses.iter().enumerate() {
-            self.0.add(describe(address.ip()));
-            if address.is_ipv6() && has_ipv4 {
-                let note = "IPv6 comes before IPv4, so its AAAA record must be right";
-                self.0.add(note.to_owned());
-            }
-            // Each address gets its share of the time, so that there is some left for the last one.
-            let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
-            let remaining = end.saturating_duration_since(Instant::now());
-            let share = remaining.max(MIN_TIMEOUT) / untried;
-            // This connection only tells whether ureq will get one.
-            match TcpStream::connect_timeout(address, share) {
-                Ok(_) => {
-                    let mut chosen = self.empty();
-                    chosen.push(*address);
-                    return Ok(chosen);
-                }
-                Err(error) => last_error = Error::Io(error),
-            }
-            self.0.add("no connection".to_owned());
-        }
-        Err(last_error)
+        let mut chosen = self.empty();
+        chosen.push(first_reachable(&addresses, end, &self.0)?);
+        Ok(chosen)
     }
+}
+
+/// Returns the first address that accepts a connection, which is closed again.
+///
+/// # Errors
+/// None does. The error is that of the last one.
+fn first_reachable(
+    addresses: &[SocketAddr],
+    end: Instant,
+    route: &Route,
+) -> Result<SocketAddr, ureq::Error> {
+    let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
+    let mut last_error = ureq::Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        route.add(describe(address.ip()));
+        if address.is_ipv6() && has_ipv4 {
+            route.add("IPv6 comes before IPv4, so its AAAA record must be right".to_owned());
+        }
+        // Each address gets its share of the time, so that there is some left for the last one.
+        let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
+        let remaining = end.saturating_duration_since(Instant::now());
+        let share = remaining.max(MIN_TIMEOUT) / untried;
+        match TcpStream::connect_timeout(address, share) {
+            Ok(_) => return Ok(*address),
+            Err(error) => last_error = ureq::Error::Io(error),
+        }
+        route.add("no connection".to_owned());
+    }
+    Err(last_error)
 }
 
 /// Returns the address, with a note if it is one that only this network knows.

@@ -1,9 +1,9 @@
 //! Files that must not outlive the run: they are removed when it returns, with or without an error, when
 //! it panics, and on SIGINT, SIGTERM and SIGHUP. After any other signal that ends the process they stay.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,14 +14,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// A file that is removed when this guard is dropped, or when a signal ends the process.
+/// A file that is removed when this guard is dropped, or when one of the three signals ends the process.
 pub struct TemporaryFile(Arc<Entry>);
 
 struct Entry {
     path: PathBuf,
-    /// If there is a text here, the file is removed only if it holds that text or the beginning of it. The
-    /// CA chose its name, so another program may use the same one.
-    content: Option<String>,
+    /// Which file it is. Another file that is there by the time of the removal stays.
+    identity: Identity,
 }
 
 /// All files that are to be removed. This lock is held while one of them is created, renamed or
@@ -33,17 +32,12 @@ fn lock_entries() -> MutexGuard<'static, Vec<Arc<Entry>>> {
 }
 
 impl TemporaryFile {
-    /// Creates a file that holds `content` and that every user can read, whatever the umask. It is removed
-    /// only if it still holds `content`, or the beginning of it.
+    /// Creates a file that holds `content` and that every user can read, whatever the umask.
     ///
     /// # Errors
     /// There is something at `path` already (a symlink, too), or the file cannot be written.
     pub fn create_public(path: &Path, content: &str) -> io::Result<TemporaryFile> {
-        let entry = Entry {
-            path: path.to_owned(),
-            content: Some(content.to_owned()),
-        };
-        let (guard, mut file) = create(entry, 0o644)?;
+        let (guard, mut file) = create(path.to_owned(), 0o644)?;
         file.write_all(content.as_bytes())?;
         let mode = file.metadata()?.permissions().mode() & 0o777;
         if mode != 0o644
@@ -61,16 +55,12 @@ impl TemporaryFile {
     /// and writing.
     ///
     /// # Errors
-    /// The directory does not take it.
+    /// The file cannot be created in the directory.
     pub fn create_private_in(directory: &Path) -> io::Result<(TemporaryFile, File)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanoseconds = now.unwrap_or_default().as_nanos();
         let name = format!(".getcrt-{}-{nanoseconds}", process::id());
-        let entry = Entry {
-            path: directory.join(name),
-            content: None,
-        };
-        create(entry, 0o600)
+        create(directory.join(name), 0o600)
     }
 
     /// Returns where the file is.
@@ -86,21 +76,22 @@ impl TemporaryFile {
         let mut entries = lock_entries();
         entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
         let renamed = fs::rename(self.path(), target);
-        // `self` is dropped next, which takes the lock again and finds no entry.
+        // `self` is dropped next, and that takes the lock, too.
         drop(entries);
         renamed
     }
 }
 
-fn create(entry: Entry, mode: u32) -> io::Result<(TemporaryFile, File)> {
+fn create(path: PathBuf, mode: u32) -> io::Result<(TemporaryFile, File)> {
     let mut entries = lock_entries();
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(&entry.path)?;
-    let entry = Arc::new(entry);
+        .open(&path)?;
+    let identity = Identity::of(&file.metadata()?);
+    let entry = Arc::new(Entry { path, identity });
     entries.push(Arc::clone(&entry));
     Ok((TemporaryFile(entry), file))
 }
@@ -121,37 +112,35 @@ impl Drop for TemporaryFile {
 }
 
 impl Entry {
-    /// Removes the file, if it is there and holds what it should.
+    /// Removes the file, unless it is gone or another one is in its place.
     fn remove(&self) -> io::Result<()> {
-        let removed = match &self.content {
-            Some(content) => remove_if_it_holds(&self.path, content).map(|_| ()),
-            None => fs::remove_file(&self.path),
-        };
-        match removed {
+        match fs::symlink_metadata(&self.path) {
+            Ok(metadata) if Identity::of(&metadata) == self.identity => fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
+            Err(error) => Err(error),
         }
     }
 }
 
-/// Removes the file at `path` if it is a regular file that holds `content` or the beginning of it.
-/// Returns whether it was one.
-///
-/// # Errors
-/// The file is not there, or cannot be read or removed.
-pub fn remove_if_it_holds(path: &Path, content: &str) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    let max_length = content.len() as u64;
-    if !metadata.is_file() || metadata.len() > max_length {
-        return Ok(false);
+/// What tells one file from all others, also from a later one at the same path. (A file system may give the
+/// inode of a removed file to the next one, which then has another time of creation.)
+#[derive(PartialEq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// `None` if the file system does not know it.
+    created: Option<SystemTime>,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Identity {
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            created: metadata.created().ok(),
+        }
     }
-    let mut found = Vec::new();
-    File::open(path)?.take(max_length).read_to_end(&mut found)?;
-    if !content.as_bytes().starts_with(&found) {
-        return Ok(false);
-    }
-    fs::remove_file(path)?;
-    Ok(true)
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP remove every [`TemporaryFile`] before they end the process. If

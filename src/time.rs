@@ -9,7 +9,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
-/// A date and a time of day as RFC 3339 writes them.
+/// The form of a date and a time of day in RFC 3339. Each `0` stands for a digit.
 const DATE_AND_TIME: &str = "0000-00-00T00:00:00";
 
 /// Returns the time by this machine's clock; 0 if the clock is set to before 1970.
@@ -27,8 +27,8 @@ pub fn from_asn1(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     Ok(i64::from(since_1970.days) * SECONDS_PER_DAY + i64::from(since_1970.secs))
 }
 
-/// Reads an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7), in this form only. The
-/// day of the week is not checked.
+/// Reads an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7). Its two obsolete forms are not
+/// read, and the day of the week is not checked.
 pub fn from_http_date(text: &str) -> Option<i64> {
     let parts: Vec<&str> = text.split(' ').collect();
     let [_weekday, day, month, year, time, "GMT"] = parts[..] else {

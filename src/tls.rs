@@ -1,14 +1,16 @@
-//! TLS for ureq, done by OpenSSL: which servers getcrt trusts, and what it says of those that it does not.
+//! TLS for ureq, done by OpenSSL: which servers getcrt trusts, and what it says about the others.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use openssl::error::ErrorStack;
-use openssl::ssl::{self, ErrorCode, HandshakeError, Ssl, SslContext, SslContextBuilder};
+use openssl::ssl::{self, ErrorCode, HandshakeError, MidHandshakeSslStream};
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder};
 use openssl::ssl::{SslFiletype, SslMethod, SslMode, SslStream, SslVerifyMode, SslVersion};
 use openssl::version;
 use openssl::x509::store::X509Lookup;
@@ -37,32 +39,8 @@ const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
 const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
 const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
 
-/// Creates a context that trusts servers whose certificates lead to a root of the system's (or to one that
-/// `SSL_CERT_FILE` or `SSL_CERT_DIR` names), or to one in the PEM file `ca_bundle`.
-///
-/// # Errors
-/// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
-pub fn verifying_context(ca_bundle: Option<&Path>) -> Result<SslContext> {
-    let mut context = new_context(SslVerifyMode::PEER)?;
-    trust_the_system(&mut context)?;
-    if let Some(path) = ca_bundle {
-        for root in files::load(path, |pem, _| parse_roots(pem))? {
-            context.cert_store_mut().add_cert(root)?;
-        }
-    }
-    Ok(context.build())
-}
-
-/// Creates a context that accepts every certificate. It is for the self-check: http-01 validators accept
-/// them too, or a bad certificate behind a redirect to https could never be replaced.
-///
-/// # Errors
-/// OpenSSL cannot be set up.
-pub fn accepting_context() -> Result<SslContext, ErrorStack> {
-    Ok(new_context(SslVerifyMode::NONE)?.build())
-}
-
-fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
+/// Creates a context with the settings that all TLS here has in common.
+fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilder, ErrorStack> {
     // The crate's SslConnector is not used: it would read all of the system's roots at once.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
@@ -71,35 +49,40 @@ fn new_context(verify: SslVerifyMode) -> Result<SslContextBuilder, ErrorStack> {
     // Blocking reads return data only, and idle connections keep no buffers.
     context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
     context.set_verify(verify);
+    for root in roots {
+        context.cert_store_mut().add_cert(root.clone())?;
+    }
     Ok(context)
 }
 
-/// Adds the roots of the system, or those that the user chose.
-fn trust_the_system(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    let is_chosen_by_user =
-        env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some();
-    if is_chosen_by_user {
-        // OpenSSL reads the two variables itself. For one that is not set, it takes its default.
-        return context.set_default_verify_paths();
+/// Returns the directory in which OpenSSL finds a root by the hash of its name, if the system has one and
+/// the user has not chosen other roots.
+fn hashed_roots() -> Option<PathBuf> {
+    let directory = openssl_home().join("certs");
+    if !are_roots_chosen_by_user() && has_hash_links(&directory) {
+        Some(directory)
+    } else {
+        None
     }
+}
+
+fn are_roots_chosen_by_user() -> bool {
+    env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some()
+}
+
+/// Adds all roots of the system, or those that the user chose. (OpenSSL reads the two variables itself. For
+/// one that is not set, it takes its default.)
+fn add_all_roots(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    context.set_default_verify_paths()?;
     let home = openssl_home();
-    let hashed_roots = home.join("certs");
-    if has_hash_links(&hashed_roots) {
-        // OpenSSL will look up a root by the hash of its name when it needs it. To read all roots from a
-        // bundle now would cost more CPU time than the rest of the run.
-        let lookup = context
-            .cert_store_mut()
-            .add_lookup(X509Lookup::hash_dir())?;
-        return lookup.add_dir(&hashed_roots.to_string_lossy(), SslFiletype::PEM);
-    }
-    if home.join("cert.pem").exists() {
-        // This reads that bundle.
-        return context.set_default_verify_paths();
-    }
-    // OpenSSL's own directory is empty. It is if OpenSSL is linked in statically and was built elsewhere.
-    for bundle in BUNDLES {
-        if context.set_ca_file(bundle).is_ok() {
-            break;
+    let has_defaults = home.join("cert.pem").exists() || has_hash_links(&home.join("certs"));
+    if !are_roots_chosen_by_user() && !has_defaults {
+        // OpenSSL looks for roots where it was built to. One that is linked in statically may have been built
+        // for another system, so the places of this one are tried.
+        for bundle in BUNDLES {
+            if context.set_ca_file(bundle).is_ok() {
+                break;
+            }
         }
     }
     Ok(())
@@ -135,17 +118,84 @@ fn parse_roots(pem: &[u8]) -> Result<Vec<X509>> {
     Ok(roots)
 }
 
-/// Makes connections by `tcp` and puts TLS over them if the URL is https.
+/// Connects by `tcp`, and puts TLS over the connection if the URL is https.
+///
+/// To read all roots of the system costs more CPU time than the rest of a run. So `context` looks up a root by
+/// the hash of its name, where the system has a directory for that. That directory may lack a root which
+/// somebody has added to the system's bundle only: then, and only then, the bundle is read and the server is
+/// asked once more.
 #[derive(Debug)]
 pub struct TlsConnector<C> {
-    context: SslContext,
     tcp: C,
+    context: SslContext,
+    bundle: Option<Bundle>,
+}
+
+/// What decides after [`TlsConnector::context`] has missed a root.
+#[derive(Debug)]
+struct Bundle {
+    more_roots: Vec<X509>,
+    /// Trusts all roots. Made when it is needed.
+    context: OnceLock<SslContext>,
 }
 
 impl<C> TlsConnector<C> {
-    /// Creates a connector.
-    pub fn new(context: SslContext, tcp: C) -> TlsConnector<C> {
-        TlsConnector { context, tcp }
+    /// Creates a connector that trusts servers whose certificates lead to a root of the system's (or to one
+    /// that `SSL_CERT_FILE` or `SSL_CERT_DIR` names), or to one in the PEM file `ca_bundle`.
+    ///
+    /// # Errors
+    /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
+    pub fn verifying(ca_bundle: Option<&Path>, tcp: C) -> Result<TlsConnector<C>> {
+        let more_roots = match ca_bundle {
+            Some(path) => files::load(path, |pem, _| parse_roots(pem))?,
+            None => Vec::new(),
+        };
+        let mut context = new_context(SslVerifyMode::PEER, &more_roots)?;
+        let bundle = match hashed_roots() {
+            Some(directory) => {
+                let lookup = context
+                    .cert_store_mut()
+                    .add_lookup(X509Lookup::hash_dir())?;
+                lookup.add_dir(&directory.to_string_lossy(), SslFiletype::PEM)?;
+                Some(Bundle {
+                    more_roots,
+                    context: OnceLock::new(),
+                })
+            }
+            None => {
+                add_all_roots(&mut context)?;
+                None
+            }
+        };
+        Ok(TlsConnector {
+            tcp,
+            context: context.build(),
+            bundle,
+        })
+    }
+
+    /// Creates a connector that accepts every certificate. It is for the self-check: http-01 validators accept
+    /// every certificate, too, or one that has expired behind a redirect to https could never be replaced.
+    ///
+    /// # Errors
+    /// OpenSSL cannot be set up.
+    pub fn accepting(tcp: C) -> Result<TlsConnector<C>, ErrorStack> {
+        Ok(TlsConnector {
+            tcp,
+            context: new_context(SslVerifyMode::NONE, &[])?.build(),
+            bundle: None,
+        })
+    }
+}
+
+impl Bundle {
+    fn context(&self) -> Result<&SslContext, ErrorStack> {
+        if let Some(context) = self.context.get() {
+            return Ok(context);
+        }
+        let mut builder = new_context(SslVerifyMode::PEER, &self.more_roots)?;
+        add_all_roots(&mut builder)?;
+        Ok(self.context.get_or_init(|| builder.build()))
     }
 }
 
@@ -160,12 +210,22 @@ impl<C: Connector> Connector for TlsConnector<C> {
         let Some(connection) = self.tcp.connect(details, None)? else {
             return Ok(None);
         };
-        // Only the self-check speaks http.
+        // The self-check speaks http, and so does the way to an http proxy.
         if !details.needs_tls() {
             return Ok(Some(connection.boxed()));
         }
-        let stream =
-            handshake(&self.context, details, connection.boxed()).map_err(handshake_error)?;
+        let first_try = handshake(&self.context, details, connection.boxed());
+        let handshaken = match (first_try, &self.bundle) {
+            (Err(error), Some(bundle)) if misses_root(&error) => {
+                let Some(second_connection) = self.tcp.connect(details, None)? else {
+                    return Ok(None);
+                };
+                let context = bundle.context().map_err(|errors| openssl_error(&errors))?;
+                handshake(context, details, second_connection.boxed())
+            }
+            (result, _) => result,
+        };
+        let stream = handshaken.map_err(handshake_error)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Box::new(TlsTransport { buffers, stream })))
@@ -247,15 +307,42 @@ fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     match error {
         HandshakeError::SetupFailure(errors) => openssl_error(&errors),
         HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
-            let must_be_trusted = stream.ssl().verify_mode() != SslVerifyMode::NONE;
-            let verdict = stream.ssl().verify_result();
-            if must_be_trusted && verdict != X509VerifyResult::OK {
-                certificate_error(verdict)
-            } else {
-                ssl_error(stream.into_error())
+            match refusal(&stream) {
+                Some(verdict) => certificate_error(verdict),
+                None => ssl_error(stream.into_error()),
             }
         }
     }
+}
+
+/// Returns why the server's certificate was refused, if it was.
+fn refusal(stream: &MidHandshakeSslStream<TransportAdapter>) -> Option<X509VerifyResult> {
+    let ssl = stream.ssl();
+    let must_be_trusted = ssl.verify_mode() != SslVerifyMode::NONE;
+    let verdict = ssl.verify_result();
+    if must_be_trusted && verdict != X509VerifyResult::OK {
+        Some(verdict)
+    } else {
+        None
+    }
+}
+
+/// Whether the handshake failed because the server's certificate leads to no root that is known.
+fn misses_root(error: &HandshakeError<TransportAdapter>) -> bool {
+    match error {
+        HandshakeError::Failure(stream) => refusal(stream).is_some_and(is_missing_root),
+        HandshakeError::SetupFailure(_) | HandshakeError::WouldBlock(_) => false,
+    }
+}
+
+fn is_missing_root(verdict: X509VerifyResult) -> bool {
+    matches!(
+        verdict.as_raw(),
+        DEPTH_ZERO_SELF_SIGNED_CERT
+            | SELF_SIGNED_CERT_IN_CHAIN
+            | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+            | UNABLE_TO_VERIFY_LEAF_SIGNATURE
+    )
 }
 
 /// Returns OpenSSL's own error, or else that of the connection below TLS, such as a timeout or a reset.
@@ -285,18 +372,16 @@ fn openssl_error(errors: &ErrorStack) -> Error {
 /// Returns the error for a server whose certificate is refused.
 fn certificate_error(verdict: X509VerifyResult) -> Error {
     let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
-    permanent(match verdict.as_raw() {
-        CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
-            failure.with_hint("is the clock of this machine right?")
-        }
-        DEPTH_ZERO_SELF_SIGNED_CERT
-        | SELF_SIGNED_CERT_IN_CHAIN
-        | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
-        | UNABLE_TO_VERIFY_LEAF_SIGNATURE => failure.with_hint(
+    let is_about_time = matches!(verdict.as_raw(), CERT_NOT_YET_VALID | CERT_HAS_EXPIRED);
+    if is_about_time {
+        permanent(failure.with_hint("is the clock of this machine right?"))
+    } else if is_missing_root(verdict) {
+        permanent(failure.with_hint(
             "for a private CA, name its root with --ca-bundle; else install ca-certificates",
-        ),
-        _ => failure,
-    })
+        ))
+    } else {
+        permanent(failure)
+    }
 }
 
 /// Wraps a failure that would happen again at another try. `acme/transport.rs` unwraps it.

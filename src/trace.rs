@@ -187,11 +187,11 @@ fn fold_and_indent(texts: &[String]) -> Vec<String> {
         let mut indent = INDENT;
         while let Some((end, _)) = rest.char_indices().nth(LINE_WIDTH - indent) {
             let (part, after) = rest.split_at(end);
-            folded.push(format!("{:indent$}{part}", ""));
+            folded.push(format!("{}{part}", " ".repeat(indent)));
             rest = after;
             indent = continuation_indent;
         }
-        folded.push(format!("{:indent$}{rest}", ""));
+        folded.push(format!("{}{rest}", " ".repeat(indent)));
     }
     folded
 }

@@ -8,16 +8,17 @@ use log::info;
 use crate::acme::Purpose;
 use crate::acme::client::Client;
 use crate::acme::polling::{Polling, Update};
+use crate::acme::problem::Problem;
 use crate::acme::resources::{AcmeUrl, Order, Status, Verdict};
 use crate::authorize::{NameFailure, PendingAuthorization, failure_of_names, read_authorization};
-use crate::deadline::OutOfTime;
+use crate::error::Failure;
 use crate::parallel::try_map_parallel;
 use crate::text::comma_separated;
 
-/// How long an order may stay pending before its authorizations are read, to see why; and how long until
-/// they are read again.
+/// How long an order may stay pending before its authorizations are read, to see why; and the shortest time
+/// until they are read again.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a challenge may show an error while it is still undecided: the CA may be trying again (§8.2).
+/// For how long challenges may show errors while they are undecided: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
 
 /// Polls the order until it says that all names are proven, and returns the update that says so. The
@@ -25,21 +26,17 @@ const ERROR_GRACE: Duration = Duration::from_secs(30);
 /// and not one for each name.
 ///
 /// # Errors
-/// The CA does not accept some names, or not in time. The error says why for each of them.
+/// The CA does not accept some names (the error says which and why), or it does not decide in time.
 pub fn wait_until_ready(
     client: &Client,
     order_url: &AcmeUrl,
     new_order: Update<Order>,
     pending: &[PendingAuthorization],
 ) -> Result<Update<Order>> {
-    let mut open: Vec<&PendingAuthorization> = pending.iter().collect();
-    let first_wait = pending.iter().map(|it| it.poll_after).max();
-    let mut next_survey = Instant::now() + first_wait.unwrap_or_default().max(SURVEY_INTERVAL);
-    let mut problems: Vec<NameFailure> = Vec::new();
-    let mut problems_since = None;
+    let mut survey = Survey::before_the_first(pending);
     let mut polling = Polling::new(client.deadline());
     // If all names were proven before, the order may have been ready from the start.
-    let mut update = if open.is_empty() {
+    let mut update = if pending.is_empty() {
         new_order
     } else {
         read_order(client, order_url)?
@@ -47,39 +44,37 @@ pub fn wait_until_ready(
     loop {
         match update.resource.status {
             Status::Ready | Status::Processing | Status::Valid => {
-                // So these must be valid, too.
-                for authorization in open {
+                // Then those that were open at the last survey are valid by now.
+                for authorization in survey.open {
                     info!("{} verified!", authorization.identifier);
                 }
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
                 // The authorizations know more about the reason than the order does.
-                survey(client, &open)?.check_none_failed()?;
+                survey.repeat(client)?;
                 return Err(update.resource.failure().into());
             }
-            Status::Pending if Instant::now() < next_survey => {}
             Status::Pending => {
-                let survey = survey(client, &open)?;
-                survey.check_none_failed()?;
-                if survey.open.len() < open.len() {
-                    report_progress(pending.len() - survey.open.len(), pending.len());
+                if Instant::now() >= survey.next_at {
+                    let open_before = survey.open.len();
+                    survey = survey.repeat(client)?;
+                    if survey.open.len() < open_before && pending.len() > 1 {
+                        let verified = pending.len() - survey.open.len();
+                        info!("{verified} of {} names verified", pending.len());
+                    }
                 }
-                open = survey.open;
-                problems = survey.problems;
-                check_grace(&problems, &mut problems_since)?;
-                next_survey = Instant::now() + survey.poll_after.max(SURVEY_INTERVAL);
             }
         }
-        let awaited = || format!("the CA to verify {}", names_in_short(&open));
+        let awaited = || format!("the CA to verify {}", names_in_short(&survey.open));
         let polled = polling
             .pause(update.poll_after, awaited)
             .and_then(|()| read_order(client, order_url));
         update = match polled {
             Ok(next_update) => next_update,
-            // What the CA has said is a better reason than that the time is over.
-            Err(error) if error.is::<OutOfTime>() && !problems.is_empty() => {
-                return Err(failure_of_names(problems).into());
+            // That the time is over, for example, explains less than what the CA has said of a name.
+            Err(error) if !error.is::<Failure>() && !survey.problems.is_empty() => {
+                return Err(failure_of_names(survey.problems).into());
             }
             Err(error) => return Err(error),
         };
@@ -95,76 +90,81 @@ pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>>
     Update::from_response(&response)
 }
 
-/// What a reading of the open authorizations has shown.
+/// What the authorizations have said when they were last read.
 struct Survey<'a> {
-    /// Those that are still undecided.
+    /// Those that are undecided.
     open: Vec<&'a PendingAuthorization>,
-    /// The undecided names whose challenges show an error, and the error.
+    /// The errors that the challenges of some of them show.
     problems: Vec<NameFailure>,
-    /// The names that the CA does not accept.
-    failed: Vec<NameFailure>,
-    /// How long the CA asks to wait before the next reading.
-    poll_after: Duration,
+    /// The time of the first of the surveys, up to this one, that have all shown problems.
+    problems_since: Option<Instant>,
+    /// When they may be read again.
+    next_at: Instant,
 }
 
-/// Reads all authorizations in `open`, and tells the user which are valid now.
-fn survey<'a>(client: &Client, open: &[&'a PendingAuthorization]) -> Result<Survey<'a>> {
-    let updates = try_map_parallel(client, open, |authorization| {
-        let purpose = Purpose::Authorization(Some(&authorization.identifier));
-        read_authorization(client, purpose, &authorization.url)
-    })?;
-    let mut survey = Survey {
-        open: Vec::new(),
-        problems: Vec::new(),
-        failed: Vec::new(),
-        poll_after: Duration::ZERO,
-    };
-    for (authorization, update) in open.iter().zip(updates) {
-        let identifier = &authorization.identifier;
-        match update.resource.verdict() {
-            Verdict::Valid => info!("{identifier} verified!"),
-            Verdict::Failed(problem) => survey.failed.push((identifier.clone(), problem.into())),
-            Verdict::Pending(problem) => {
-                survey.open.push(authorization);
-                survey.poll_after = survey.poll_after.max(update.poll_after);
-                if let Some(problem) = problem {
-                    survey.problems.push((identifier.clone(), problem.into()));
+impl<'a> Survey<'a> {
+    /// Returns what is known in the beginning.
+    fn before_the_first(pending: &'a [PendingAuthorization]) -> Survey<'a> {
+        let mut wait = SURVEY_INTERVAL;
+        for authorization in pending {
+            wait = wait.max(authorization.poll_after);
+        }
+        Survey {
+            open: pending.iter().collect(),
+            problems: Vec::new(),
+            problems_since: None,
+            next_at: Instant::now() + wait,
+        }
+    }
+
+    /// Reads the authorizations that are open, and tells the user which of them are valid now.
+    ///
+    /// # Errors
+    /// The CA does not accept some names, or there have been problems for [`ERROR_GRACE`].
+    fn repeat(&self, client: &Client) -> Result<Survey<'a>> {
+        let updates = try_map_parallel(client, &self.open, |authorization| {
+            let purpose = Purpose::Authorization(Some(&authorization.identifier));
+            read_authorization(client, purpose, &authorization.url)
+        })?;
+        let mut open = Vec::new();
+        let mut problems = Vec::new();
+        let mut failed = Vec::new();
+        let mut wait = SURVEY_INTERVAL;
+        for (&authorization, update) in self.open.iter().zip(updates) {
+            let name_failure = |problem: Problem| NameFailure {
+                identifier: authorization.identifier.clone(),
+                failure: problem.into(),
+            };
+            match update.resource.verdict() {
+                Verdict::Valid => info!("{} verified!", authorization.identifier),
+                Verdict::Failed(problem) => failed.push(name_failure(problem)),
+                Verdict::Pending(problem) => {
+                    open.push(authorization);
+                    problems.extend(problem.map(name_failure));
+                    wait = wait.max(update.poll_after);
                 }
             }
         }
-    }
-    Ok(survey)
-}
 
-impl Survey<'_> {
-    /// Returns an error that tells of the names that failed, and of those that show an error, if any has
-    /// failed.
-    fn check_none_failed(&self) -> Result<()> {
-        if self.failed.is_empty() {
-            return Ok(());
+        if !failed.is_empty() {
+            failed.extend(problems);
+            return Err(failure_of_names(failed).into());
         }
-        let all = [&self.failed[..], &self.problems[..]].concat();
-        Err(failure_of_names(all).into())
-    }
-}
-
-/// Returns an error if there have been `problems` at each survey for [`ERROR_GRACE`]. `since` keeps the time
-/// of the first of these surveys.
-fn check_grace(problems: &[NameFailure], since: &mut Option<Instant>) -> Result<()> {
-    if problems.is_empty() {
-        *since = None;
-        return Ok(());
-    }
-    let first = since.get_or_insert_with(Instant::now);
-    if first.elapsed() < ERROR_GRACE {
-        return Ok(());
-    }
-    Err(failure_of_names(problems.to_vec()).into())
-}
-
-fn report_progress(verified: usize, total: usize) {
-    if total > 1 {
-        info!("{verified} of {total} names verified");
+        let now = Instant::now();
+        let problems_since = if problems.is_empty() {
+            None
+        } else {
+            Some(self.problems_since.unwrap_or(now))
+        };
+        if problems_since.is_some_and(|since| now - since >= ERROR_GRACE) {
+            return Err(failure_of_names(problems).into());
+        }
+        Ok(Survey {
+            open,
+            problems,
+            problems_since,
+            next_at: now + wait,
+        })
     }
 }
 

@@ -1784,3 +1784,107 @@ fn many_names_are_waited_for() {
         .fails_within("16", told)
         .says("\nWaiting for the CA to verify a.test, 2 more and d.test, ");
 }
+
+/// Somebody has added a root to the bundle by hand; OpenSSL's hashed directory lacks it.
+#[test]
+fn a_root_that_only_the_bundle_has() {
+    let stage = stage(|ca| ca);
+    let other = Issuer::new().certificate.to_pem().unwrap();
+    fs::write(stage.directory.path().join("other.pem"), other).unwrap();
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    let script = format!(
+        "cat {bundle} bundle.pem >merged.pem && mount --bind merged.pem {bundle} && exec \"$0\" \"$@\""
+    );
+    let run = stage.by(Run::of_script_with_mounts(&script).arg(GETCRT));
+    run.args(&["--ca-bundle", "other.pem"]).outcome().issued();
+}
+
+#[test]
+fn a_lost_challenge_is_told_again_at_once() {
+    let is_heard = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&is_heard);
+    let stage = stage(|ca| {
+        let ca = ca.lie("challenge", move |reply, count| {
+            if count < 3 {
+                reply.wire = Wire::Close;
+            } else {
+                heard.store(true, Ordering::Relaxed);
+            }
+        });
+        ca.lie("authorization", move |reply, _| {
+            if !is_heard.load(Ordering::Relaxed) {
+                reply.header("Retry-After", "60");
+                reply.edit(|a| {
+                    a["status"] = json!("pending");
+                    a["challenges"][1]["status"] = json!("pending");
+                });
+            }
+        })
+    });
+    // It would be too late for the time that the CA asks to wait.
+    let outcome = stage.getcrt().args(&["--timeout", "50"]).outcome();
+    outcome.exits(0).says("\nCertificate signed!\n");
+    let told = stage.ca.count("challenge");
+    assert!((4..=6).contains(&told), "{told}");
+}
+
+#[test]
+fn an_order_that_is_processing_before_it_is_ready() {
+    let lie = |reply: &mut Reply, count| {
+        if count < 2 {
+            reply.edit(|order| order["status"] = json!("processing"));
+        }
+    };
+    let stage = stage(|ca| ca.lie("order", lie));
+    stage.issues().issued();
+    assert_eq!(stage.ca.count("finalize"), 1);
+}
+
+#[test]
+fn a_damaged_reply_does_not_hide_the_cas_reason() {
+    let started = OnceLock::new();
+    let stage = stage(|ca| {
+        erring(ca, "processing").lie("order", move |reply, _| {
+            let since = started.get_or_init(Instant::now);
+            if since.elapsed() > Duration::from_secs(7) {
+                reply.replace(200, "<html>");
+            }
+        })
+    });
+    stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
+}
+
+#[test]
+fn an_authorization_that_is_gone_after_a_lost_challenge() {
+    let stage = stage(|ca| {
+        let ca = ca.lie("challenge", |reply, _| reply.wire = Wire::Close);
+        ca.lie("authorization", |reply, count| {
+            if count >= 3 {
+                reply.problem(404, "malformed", "no such authorization");
+            }
+        })
+    });
+    let outcome = stage.fails("/authorization/");
+    outcome
+        .says(": HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)\n")
+        .says_not("did not pass");
+}
+
+#[test]
+fn a_challenge_file_that_getcrt_may_not_read_is_removed() {
+    let directory: Arc<OnceLock<PathBuf>> = Arc::default();
+    let shared = Arc::clone(&directory);
+    let hide = move |request: &Request, _| {
+        if !request.user_agent.starts_with("getcrt/") {
+            for name in listing(shared.get().unwrap()) {
+                set_mode(&shared.get().unwrap().join(name), 0o200);
+            }
+        }
+        None
+    };
+    let stage = stage_with(|ca| ca, hide);
+    directory.set(stage.directory.path().join("acme")).unwrap();
+    let outcome = stage.getcrt_as_nobody(0o755).outcome();
+    outcome.exits(0).says_not(" is left");
+    stage.nothing_is_left(&outcome);
+}

@@ -1,4 +1,4 @@
-//! The account key: how it signs, and what the CA gets to know of it.
+//! The account key: its public half, its thumbprint, and how it signs.
 //!
 //! Nothing outside this file can read the private key: the field that holds it is private, and what leaves
 //! here is the public half, the thumbprint and signatures.
@@ -227,10 +227,11 @@ fn is_readable_by_all(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o004 != 0
 }
 
-/// Parses a private key. (OpenSSL would ask for the passphrase of an encrypted key on the terminal.)
+/// Parses a private key. An encrypted one is refused.
 fn parse_private_key(pem: &[u8]) -> Result<PKey<Private>> {
     let mut is_encrypted = false;
-    // The callback is called for an encrypted key only.
+    // The callback is called for an encrypted key only. Without it, OpenSSL would ask for the passphrase on the
+    // terminal.
     let parsed = PKey::private_key_from_pem_callback(pem, |_| {
         is_encrypted = true;
         Err(ErrorStack::get())

@@ -41,8 +41,8 @@ pub struct Client<'a> {
 pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
-    /// Nobody knows whether the CA has acted: the response was lost or an error, or the object was in a
-    /// state that the request does not fit. The object shows.
+    /// Nobody knows whether the CA has acted: the response was lost, or it was an error that leaves it open. The
+    /// caller has to look at the object.
     Unclear,
 }
 
@@ -170,9 +170,8 @@ impl<'a> Client<'a> {
     }
 
     /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a thread
-    /// of `scope` fetches a nonce. This function returns when the first of the threads has one, or none of
-    /// them has got a response. Errors are ignored: where they matter, later requests meet them again and
-    /// report them.
+    /// of `scope` fetches a nonce. This function waits for the first response, or until all threads have ended
+    /// without one. Errors are ignored: where they matter, later requests meet them again and report them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
         let Some(directory) = self.directory.get() else {
             return;
@@ -196,6 +195,7 @@ impl<'a> Client<'a> {
             // If no thread can be made, there is one connection less.
             let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
+        // Without this, the channel would never close.
         drop(sender);
         let _ = receiver.recv();
     }
@@ -224,7 +224,7 @@ impl<'a> Client<'a> {
                 jws: jws.as_ref(),
             };
             let sent = self.transport.send(&request, &self.deadline);
-            // §6.5: error responses bring a nonce, too. Of a request that is not signed, the caller takes it.
+            // §6.5: error responses bring a nonce, too. (Those to a HEAD are left to `take_nonce`.)
             if let (Some(_), Ok(response)) = (&jws, &sent) {
                 self.nonces.add_from_response(response);
             }
@@ -261,12 +261,12 @@ impl<'a> Client<'a> {
 
     /// Returns a nonce that a response has brought, or else a fresh one (§7.2).
     fn take_nonce(&self) -> Result<String> {
-        if let Some(nonce) = self.nonces.get() {
+        if let Some(nonce) = self.nonces.take() {
             return Ok(nonce);
         }
         let directory = self.directory.get().context("no directory has been read")?;
         let url = &directory.new_nonce;
-        // This is no endless circle: the request is not signed, so it needs no nonce.
+        // `send` calls this function for signed requests only, and this one is not signed.
         let response = self.send(Purpose::NewNonce, url, None, Effect::Repeatable)?;
         let nonce = response
             .nonce()
@@ -303,7 +303,7 @@ impl fmt::Display for OutcomeUnclear {
 
 impl std::error::Error for OutcomeUnclear {}
 
-/// Returns the error that the user sees of a request to `url`, with a hint on when to try again.
+/// Returns the error of a request that is given up, with a hint on when to try again.
 fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
     let mut failure = *error.failure;
     let hint = match reason {
@@ -315,7 +315,7 @@ fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
             Some(format!("the CA asks to come back after {moment}"))
         }
     };
-    // A hint that the failure has already is about its cause.
+    // A hint about the cause is worth more than one about the time.
     failure.hint = failure.hint.or(hint);
     Error::new(failure).context(url.to_string())
 }

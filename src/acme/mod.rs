@@ -1,7 +1,7 @@
 //! The protocol: what is sent to a CA and what comes back (RFC 8555). Sections in the comments of
 //! this folder are RFC 8555's unless another RFC is named.
 //!
-//! Imports point one way:
+//! The main imports, which point one way:
 //!
 //! ```text
 //! client -> account_key, nonces, retry, transport

@@ -10,11 +10,11 @@ pub struct NoncePool(Mutex<Vec<String>>);
 
 impl NoncePool {
     /// Takes the newest nonce, which is the one least likely to have expired.
-    pub fn get(&self) -> Option<String> {
+    pub fn take(&self) -> Option<String> {
         self.lock().pop()
     }
 
-    /// Adds the nonce that a response brings, if it does.
+    /// Adds the nonce that a response brings, if it brings one.
     pub fn add_from_response(&self, response: &Response) {
         if let Some(nonce) = response.nonce() {
             self.lock().push(nonce.to_owned());

@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 use super::response::Response;
 use crate::deadline::{Deadline, OutOfTime};
 
-/// The first pause between two polls. Each pause is a tenth longer than the one before...
+/// The first pause between two polls. Each pause is a tenth longer than the one before.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// ...up to this one, unless the CA asks for more.
+/// The longest pause, unless the CA asks for more.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// The longest pause that the CA can ask for.
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// The user is told what is waited for before a wait has been silent for so long.
+/// If a pause would make the wait silent for so long, the user is told first what is waited for.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).

@@ -79,7 +79,8 @@ impl Directory {
 
     /// Whether the CA has renewal information (RFC 9773), and so knows what `replaces` means.
     pub fn has_renewal_info(&self) -> bool {
-        self.renewal_info_url("").is_some()
+        let any_certificate = "";
+        self.renewal_info_url(any_certificate).is_some()
     }
 
     /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.
@@ -250,8 +251,8 @@ impl Authorization {
             .any(|challenge| challenge["type"] == "http-01" && challenge["status"] == "invalid")
     }
 
-    /// Returns the first problem among the challenges, of whichever type: http-01 may have been tried in
-    /// another run.
+    /// Returns the first problem among the challenges, of whichever type: another client of the same account may
+    /// have tried another type.
     fn problem(&self) -> Option<Problem> {
         self.challenges()
             .filter_map(|challenge| Problem::deserialize(&challenge["error"]).ok())

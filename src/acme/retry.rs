@@ -9,17 +9,20 @@ const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow at once. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The upper bound of the first pause after any other error. It doubles with each error, up to
-/// [`MAX_BACKOFF`].
+/// The longest first pause after any other error, unless the CA asks for more. It doubles with each error, up
+/// to [`MAX_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// The time that must be left for another try. With less it would fail for want of time, and hide the reason
+/// that the CA has given.
+const MIN_TRY_TIME: Duration = Duration::from_millis(250);
 
-/// Whether a request may be sent again while nobody knows what became of it.
+/// What happens if the CA acts on a request twice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effect {
-    /// Yes: it does no harm if the CA acts on it twice.
+    /// No harm. While nobody knows what became of the request, it can be sent again.
     Repeatable,
-    /// No: first the object must show whether the CA has acted.
+    /// Harm. First the object must show whether the CA has acted on the request.
     Once,
 }
 
@@ -41,7 +44,7 @@ pub enum Decision {
 pub enum Reason {
     /// It would fail in the same way.
     WouldFailAgain,
-    /// The pause would not fit the deadline.
+    /// The pause and another try would not fit the deadline.
     NoTimeLeft,
     /// It would fail now, or there is no time left; but the CA says after how long it may succeed.
     ComeBackAfter(Duration),
@@ -78,22 +81,24 @@ impl Retries {
             return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
         }
 
+        let would_fail_again = match kind {
+            ErrorKind::BadNonce | ErrorKind::Permanent => true,
+            ErrorKind::WrongState => self.effect == Effect::Repeatable,
+            ErrorKind::TooManyRequests | ErrorKind::OutcomeUnknown => false,
+        };
+        if would_fail_again {
+            return give_up(Reason::WouldFailAgain, retry_after);
+        }
         let pause = with_jitter(self.backoff, random).max(retry_after.unwrap_or_default());
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        match (kind, self.effect) {
-            // A nonce that is still refused is no better than any other refusal.
-            (ErrorKind::BadNonce | ErrorKind::Permanent, _) => {
-                give_up(Reason::WouldFailAgain, retry_after)
-            }
-            (ErrorKind::WrongState, Effect::Repeatable) => {
-                give_up(Reason::WouldFailAgain, retry_after)
-            }
-            _ if pause >= remaining => give_up(Reason::NoTimeLeft, retry_after),
-            (ErrorKind::TooManyRequests, _) => Decision::TryAgain(pause),
-            (ErrorKind::OutcomeUnknown, Effect::Repeatable) => Decision::TryAgain(pause),
-            (ErrorKind::OutcomeUnknown | ErrorKind::WrongState, Effect::Once) => {
-                Decision::LookAtObject(pause)
-            }
+        if pause + MIN_TRY_TIME >= remaining {
+            return give_up(Reason::NoTimeLeft, retry_after);
+        }
+        let has_not_acted = kind == ErrorKind::TooManyRequests;
+        if has_not_acted || self.effect == Effect::Repeatable {
+            Decision::TryAgain(pause)
+        } else {
+            Decision::LookAtObject(pause)
         }
     }
 
@@ -106,7 +111,7 @@ impl Retries {
     }
 }
 
-/// Gives up for this reason, unless the CA has said when another try makes sense: that is worth more.
+/// Gives up for this reason; or, if the CA has said when another try makes sense, for that one.
 fn give_up(reason: Reason, retry_after: Option<Duration>) -> Decision {
     match retry_after {
         Some(wait) if !wait.is_zero() => Decision::GiveUp(Reason::ComeBackAfter(wait)),

@@ -17,15 +17,15 @@ use super::resources::AcmeUrl;
 use super::response::Response;
 use crate::deadline::Deadline;
 use crate::error::Failure;
-use crate::tls::{self, TlsConnector};
+use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 
 /// How many connections there are to the CA, each with one request at a time: enough to hide round
 /// trips, few enough for the limits of CAs.
 pub const MAX_CONNECTIONS: usize = 8;
-/// The longest that one request may take.
+/// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest that it may take to connect.
+/// How long it may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The shortest timeout that is set. For ureq, a timeout of zero is over before anything was tried.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
@@ -70,7 +70,6 @@ impl Transport {
     /// # Errors
     /// `ca_bundle` is unusable, or the proxy is of a kind that is not supported.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Transport> {
-        let context = tls::verifying_context(ca_bundle)?;
         let config = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -85,9 +84,9 @@ impl Transport {
             .output_buffer_size(BUFFER_BYTES)
             .proxy(proxy_from_environment()?)
             .build();
-        // ConnectProxyConnector does nothing without a proxy.
+        // A connection to the proxy and its CONNECT, if there is a proxy, or else to the CA; then TLS.
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let tls = TlsConnector::new(context, tcp);
+        let tls = TlsConnector::verifying(ca_bundle, tcp)?;
         let agent = Agent::with_parts(config, tls, DefaultResolver::default());
         Ok(Transport(agent))
     }
@@ -112,8 +111,8 @@ impl Transport {
         result.map_err(request_error)
     }
 
-    /// Runs an HTTP request, and shows it and the response if the user wants to see them. (Its body has one
-    /// of two types, see [`send`](Transport::send), so this function is generic.)
+    /// Runs an HTTP request, and shows it and the response if the user wants to see them. The type of its body
+    /// differs between GET and POST.
     fn run<B: AsSendBody>(
         &self,
         request: &Request,
@@ -149,7 +148,7 @@ fn proxy_from_environment() -> Result<Option<Proxy>> {
     let proxy = Proxy::try_from_env();
     match proxy.as_ref().map(Proxy::protocol) {
         None | Some(ProxyProtocol::Http | ProxyProtocol::Https) => Ok(proxy),
-        // Our chain of connectors would ignore such a proxy without a word.
+        // ConnectProxyConnector would ignore such a proxy and connect directly.
         Some(_) => bail!("the environment asks for a SOCKS proxy; only http(s) proxies are spoken"),
     }
 }
@@ -180,7 +179,7 @@ fn request_error(error: ureq::Error) -> RequestError {
             Failure::new(format!("the connection failed: {cause}")),
         ),
         ureq::Error::Timeout(_) => (ErrorKind::OutcomeUnknown, Failure::new("no answer in time")),
-        // A response that is cut off, or is not HTTP.
+        // An unknown host, a response that is cut off or is not HTTP, and whatever else ureq may meet.
         other => (ErrorKind::OutcomeUnknown, Failure::new(other.to_string())),
     };
     RequestError {

@@ -62,7 +62,8 @@ impl std::error::Error for NameFailure {}
 /// names. (§7.1.3: the CA lists them in any order.)
 ///
 /// # Errors
-/// The order is for other names than the CSR's, or one of them cannot be proven by http-01.
+/// The CA refuses or cannot be reached. The order is for other names than the CSR's. A name has failed already,
+/// or cannot be proven by http-01.
 pub fn read_authorizations(
     client: &Client,
     csr: &Csr,
@@ -178,12 +179,12 @@ pub fn write_challenge_files<'a>(
     Ok(files)
 }
 
-/// Fetches all challenge files from the web server, before an attempt at the CA is used up. No response is a
-/// warning only, and so is a redirect that validators do not follow: this machine may not see the web server
-/// as the CA does.
+/// Fetches all challenge files from the web server, before an attempt at the CA is used up. If there is no
+/// response, or a redirect that validators do not follow, that is only a warning: this machine may not see the
+/// web server as the CA does.
 ///
 /// # Errors
-/// The response for some names is not the key authorization.
+/// The response for some names is not the key authorization; or the run was cancelled.
 pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16) -> Result<()> {
     let findings = try_map_parallel(client, files, |file| {
         let url = file.url(port);
@@ -209,9 +210,10 @@ pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16
             ),
         }
     }
-    let Some(first) = wrong.first() else {
+    if wrong.is_empty() {
         return Ok(());
-    };
+    }
+    let first = &wrong[0];
     let message = format!("local check: {first} (--disable-check leaves this to the CA)");
     let mut failure = Failure::new(message).with_details(wrong);
     failure.hint = first_hint.map(str::to_owned);
@@ -235,8 +237,8 @@ impl ChallengeFile<'_> {
 /// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
-/// The CA refuses, or cannot be reached. The error lists all names for which this was seen before the pass
-/// ended.
+/// The CA refuses, or cannot be reached. The error lists all names for which this has happened; after the first
+/// one no others are tried.
 pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
     let submitted = try_map_parallel(client, pending, |authorization| {
         submit_challenge(client, authorization)
@@ -244,12 +246,20 @@ pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> R
     let Err(PassErrors(errors)) = submitted else {
         return Ok(());
     };
-    let is_failure_of_name = |error: &Error| error.is::<NameFailure>();
-    if !errors.iter().any(is_failure_of_name) {
-        return Err(PassErrors(errors).into());
+    let mut failed: Vec<NameFailure> = Vec::new();
+    let mut others = Vec::new();
+    for error in errors {
+        match error.downcast() {
+            Ok(name_failure) => failed.push(name_failure),
+            Err(other) => others.push(other),
+        }
     }
-    let failed = errors.into_iter().filter_map(|error| error.downcast().ok());
-    Err(failure_of_names(failed.collect()).into())
+    // What the CA says about names explains more than, for example, that no time was left.
+    if failed.is_empty() {
+        Err(PassErrors(others).into())
+    } else {
+        Err(failure_of_names(failed).into())
+    }
 }
 
 /// Tells the CA of one challenge, again and again until it is clear that the CA has heard of it.
@@ -258,6 +268,7 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     if authorization.challenge.status != Status::Pending {
         return Ok(());
     }
+    // The client has paused before it says that the outcome is unclear.
     if post_challenge(client, authorization)? {
         return Ok(());
     }
@@ -267,9 +278,9 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
         let purpose = Purpose::Authorization(Some(identifier));
         let update = read_authorization(client, purpose, &authorization.url)?;
         match update.resource.http_01() {
-            // The CA may have heard of it, or not.
+            // The CA may not have heard of it.
             Ok(challenge) if challenge.status == Status::Pending => {}
-            // The CA works on the challenge, or shows it no more because it has decided.
+            // The CA works on the challenge, or has decided and does not show it any more.
             Ok(_) | Err(_) => return Ok(()),
         }
         if post_challenge(client, authorization)? {
@@ -284,7 +295,7 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
 /// Posts to the challenge. Returns whether it is clear that the CA has heard.
 ///
 /// # Errors
-/// A [`NameFailure`], if the CA refuses or cannot be reached.
+/// A [`NameFailure`] if the CA refuses, or cannot be reached and there is no time for another try.
 fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<bool> {
     let identifier = &authorization.identifier;
     let purpose = Purpose::Challenge(identifier);

@@ -196,9 +196,10 @@ impl Chain {
     pub fn certificate_id(&self) -> Option<String> {
         let key_identifier = base64url(self.leaf().authority_key_id()?.as_slice());
         let mut serial = self.leaf().serial_number().to_bn().ok()?.to_vec();
-        // The identifier has the serial number as a DER integer: with a zero byte in front if the first bit is
-        // set, since the number would be negative, and as one zero byte if it is zero.
-        if serial.first().is_none_or(|byte| *byte >= 0x80) {
+        // The identifier has the serial number as a DER integer. Zero is one zero byte, and a zero byte comes
+        // before a first bit that would make the number negative.
+        let is_zero = serial.is_empty();
+        if is_zero || serial[0] >= 0x80 {
             serial.insert(0, 0);
         }
         Some(format!("{key_identifier}.{}", base64url(serial)))
@@ -233,7 +234,7 @@ fn names(certificate: &X509Ref) -> Vec<Identifier> {
     names.iter().flatten().filter_map(csr::identifier).collect()
 }
 
-/// What came of checking a signature.
+/// The result of checking a signature.
 #[derive(Clone, Copy, PartialEq)]
 enum Signature {
     Good,

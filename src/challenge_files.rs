@@ -45,8 +45,8 @@ impl AcmeDir {
     }
 }
 
-/// Creates the file, in place of the leftover of a run that was killed, if there is one. (It may also be the
-/// file of another run of the same account; that run then has no file of its own any more.)
+/// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also be the file of
+/// another run of the same account, which is under way. That run will leave ours alone.)
 fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
     let mut tries = 0;
     loop {
@@ -66,20 +66,17 @@ fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFi
 /// # Errors
 /// It is not, or cannot be read or removed.
 fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {
-    let removed = is_leftover(path, key_authorization).and_then(|is_leftover| {
-        if is_leftover {
-            fs::remove_file(path)?;
-        }
-        Ok(is_leftover)
-    });
-    match removed {
-        Ok(true) => Ok(()),
+    let removed = match is_leftover(path, key_authorization) {
+        Ok(true) => fs::remove_file(path),
         Ok(false) => {
             bail!("a foreign file has that name: look what it is, remove it if nothing needs it")
         }
+        Err(error) => Err(error),
+    };
+    match removed {
         // Another run has removed it.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
+        other => Ok(other?),
     }
 }
 

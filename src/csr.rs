@@ -91,8 +91,8 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(unique)
 }
 
-/// Returns the identifier that a common name stands for, or `None` if it is to be ignored: if it is, say, "My
-/// Shop". `alternatives` are the names of the SAN extension.
+/// Returns the identifier that a common name stands for. `None` means that it is ignored, like "My Shop".
+/// `alternatives` are the names of the SAN extension.
 ///
 /// # Errors
 /// It is a wildcard. Or there are no alternative names, and it is neither a DNS name nor an address.
@@ -154,8 +154,9 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     Ok(identifiers)
 }
 
-/// Returns the names in a SAN extension. The openssl crate reads them from a certificate only, so the
-/// extension is put into an empty one.
+/// Returns the names in the SAN extension, of which there should be one or none. The openssl crate reads names
+/// from a certificate only, so the extension is put into an empty one. There it finds none if the extension
+/// is damaged or comes twice.
 fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralName>> {
     let mut certificate = X509::builder()?;
     for extension in san_extensions {

@@ -57,7 +57,7 @@ impl Deadline {
         let goes_on = |is_cancelled: &mut bool| !*is_cancelled;
         let lock = self.switch.lock();
         let waited = self.switch.changed.wait_timeout_while(lock, pause, goes_on);
-        // The lock is given up before the check, which takes it again.
+        // This gives the lock back, which the check takes again.
         drop(waited);
         self.check_not_cancelled()
     }

@@ -1,5 +1,5 @@
-//! Reads the files that the user names, with a bound on their size and an error that says what a wrong
-//! file holds. Key, CSR and bundle are read once, so they can come from pipes.
+//! Reads the files that the user names, with a bound on their size. If a file is the wrong one, the error says
+//! what it holds. Key, CSR and bundle are read once, so they can come from pipes.
 
 use std::fs::{File, Metadata};
 use std::io::Read;

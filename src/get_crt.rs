@@ -56,7 +56,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     check_keys_differ(&account_key, &csr)?;
     info!("Found domains: {}", comma_separated(&csr.identifiers));
 
-    // What would fail at the end is found out before the CA is asked for anything.
+    // These would fail at the end. Better to know before the CA is asked for anything.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
     let output = Output::open(options)?;
 
@@ -86,8 +86,8 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     let (order_url, response) = thread::scope(|scope| {
-        // Account and order need one connection, several names need more. This opens all of them in threads and
-        // goes on as soon as one is there. At the end of the block the threads have ended.
+        // Account and order need one connection, several names need more. They are opened in threads, which end
+        // before this block does. As soon as one connection is open, the account is registered over it.
         if csr.identifiers.len() > 1 {
             client.open_connections(scope, csr.identifiers.len());
         }
@@ -113,7 +113,8 @@ fn complete_order(
     output: Output,
 ) -> Result<Outcome> {
     let new_order: Update<Order> = Update::from_response(response)?;
-    // Later responses of some CAs lack this URL.
+    // Some CAs leave this URL out of later responses. It may be missing here, too, but that is an error only
+    // when it is needed.
     let finalize_url = new_order.resource.finalize_url();
     info!("Order created!");
 
@@ -250,7 +251,7 @@ fn place_order(
         payload["profile"] = json!(profile);
     }
     let response = match replaces {
-        // RFC 9773 §5: a CA without renewal information must not be sent the member `replaces`.
+        // RFC 9773 §5: `replaces` is for CAs that have renewal information.
         Some(old_id) if directory.has_renewal_info() => {
             send_renewal_order(client, directory, &payload, &old_id)?
         }
@@ -287,8 +288,8 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4), and returns how the CA describes the order then. If it is unclear whether the CA has
-/// the CSR, the order shows: while it is ready, the CA has not.
+/// Sends the CSR (§7.4), and returns the CA's description of the order after that. If it is unclear whether the
+/// CA has got the CSR, the order is read; if it is still ready, the CSR is sent again.
 fn submit_csr(
     client: &Client,
     order_url: &AcmeUrl,

@@ -26,6 +26,7 @@ mod text;
 mod time;
 mod tls;
 mod trace;
+mod trust;
 mod validation;
 
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
             ExitCode::from(NOT_DUE)
         }
         Err(error) => {
-            // How long the old certificate is still valid. The error comes after that, as the last line.
+            // This says how long the old certificate is still valid. The error itself comes last.
             if let Some((level, message)) = renewal::time_left(&options) {
                 log!(level, "{message}");
             }

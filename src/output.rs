@@ -23,7 +23,7 @@ const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// Where the chain goes. The place was tried out.
+/// Where the chain goes. It was checked that it can go there.
 pub enum Output {
     /// Standard output.
     Stdout,
@@ -39,7 +39,7 @@ pub struct Replacement {
     old_chain: Option<Chain>,
     /// The temporary file, open.
     file: File,
-    /// Removes it, unless it takes the target's place.
+    /// Removes it, until it is renamed to the target.
     guard: TemporaryFile,
 }
 
@@ -242,8 +242,8 @@ fn shown(path: &Path) -> String {
 /// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
 /// yet.
 fn follow_links(path: &Path) -> Result<PathBuf> {
-    // These are refused later. They are not followed here because a link to a pipe, such as /proc/self/fd/1,
-    // holds no path but `pipe:[1234]`.
+    // A pipe or a device is refused by the caller. Its links are not followed here: one like /proc/self/fd/1 may
+    // hold no path but `pipe:[1234]`.
     let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if is_special {
         return Ok(path.to_owned());

@@ -26,8 +26,7 @@ impl From<PassErrors> for Error {
 /// when all of them have ended.
 ///
 /// # Errors
-/// Some steps have failed. Those that have only because another one did are left out. Or the run was cancelled
-/// before.
+/// Some steps have failed. (Steps that were only cancelled are left out.) Or the run was cancelled before.
 pub fn try_map_parallel<'a, T, R>(
     client: &Client,
     items: &'a [T],
@@ -67,7 +66,7 @@ where
                 helpers.push(helper);
             }
         }
-        // This thread works, too.
+        // This thread works, too, so there is one helper less than connections.
         outcomes.extend(work());
         for helper in helpers {
             outcomes.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -75,6 +74,7 @@ where
     });
     outcomes.sort_by_key(|(index, _)| *index);
 
+    // If there is no error, nothing has cancelled the run, so there is a result for every item.
     let mut results = Vec::new();
     let mut errors = Vec::new();
     for (_, outcome) in outcomes {

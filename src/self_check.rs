@@ -19,6 +19,7 @@ use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
+use crate::trust::Trust;
 
 /// How long the check of one name may take, with all its addresses and redirects.
 const NAME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ fn new_agent(route: &Route) -> Result<Agent> {
         .input_buffer_size(BUFFER_BYTES)
         .output_buffer_size(BUFFER_BYTES)
         .build();
-    let connector = TlsConnector::accepting(TcpConnector::default())?;
+    let connector = TlsConnector::new(Trust::in_anybody()?, TcpConnector::default());
     let resolver = ValidatorsResolver(route.clone());
     Ok(Agent::with_parts(config, connector, resolver))
 }
@@ -227,7 +228,8 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     }
 }
 
-/// The addresses and redirects on the way to an answer.
+/// The addresses and redirects on the way to an answer. [`fetch`] notes the redirects, [`ValidatorsResolver`]
+/// the addresses.
 #[derive(Clone, Debug, Default)]
 struct Route(Arc<Mutex<Vec<String>>>);
 
@@ -275,10 +277,10 @@ impl Resolver for ValidatorsResolver {
     }
 }
 
-/// Returns the first address that accepts a connection, which is closed again.
+/// Returns the first address that accepts a connection, which is closed again at once.
 ///
 /// # Errors
-/// None does. The error is that of the last one.
+/// No address accepts one. The error is that of the last address.
 fn first_reachable(
     addresses: &[SocketAddr],
     end: Instant,

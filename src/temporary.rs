@@ -19,7 +19,7 @@ pub struct TemporaryFile(Arc<Entry>);
 
 struct Entry {
     path: PathBuf,
-    /// Which file it is. Another file that is there by the time of the removal stays.
+    /// Which file it is. Another file that has taken its place is not removed.
     identity: Identity,
 }
 

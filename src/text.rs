@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// How much a message quotes of a text from outside, in characters.
+/// How much [`excerpt`] returns, in characters.
 pub const MAX_EXCERPT_CHARS: usize = 1000;
 
 /// Escapes every character that could move the cursor, colour the screen, break the line or reverse the

@@ -1,35 +1,20 @@
-//! TLS for ureq, done by OpenSSL: which servers getcrt trusts, and what it says about the others.
+//! TLS for ureq, done by OpenSSL, and what getcrt says about servers that it does not trust.
 
-use std::ffi::OsStr;
+use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::{env, fmt, fs};
 
-use anyhow::{Context, Result, ensure};
 use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, HandshakeError, MidHandshakeSslStream};
-use openssl::ssl::{Ssl, SslContext, SslContextBuilder};
-use openssl::ssl::{SslFiletype, SslMethod, SslMode, SslStream, SslVerifyMode, SslVersion};
-use openssl::version;
-use openssl::x509::store::X509Lookup;
+use openssl::ssl::{Ssl, SslContext, SslStream, SslVerifyMode};
+use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
-use openssl::x509::{X509, X509VerifyResult};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers};
 use ureq::unversioned::transport::{NextTimeout, Transport, TransportAdapter};
 
 use crate::error::Failure;
-use crate::files;
-
-/// The files in which Debian, Fedora, openSUSE and Alpine keep all their roots.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::trust::Trust;
 
 // OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
 const CERT_NOT_YET_VALID: i32 = 9;
@@ -39,163 +24,44 @@ const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
 const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
 const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
 
-/// Creates a context with the settings that all TLS here has in common.
-fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilder, ErrorStack> {
-    // The crate's SslConnector is not used: it would read all of the system's roots at once.
-    let mut context = SslContext::builder(SslMethod::tls_client())?;
-    context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    // For TLS 1.2: no ciphers without authentication or encryption, no weak ones, none with shared secrets.
-    context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
-    // Blocking reads return data only, and idle connections keep no buffers.
-    context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
-    context.set_verify(verify);
-    for root in roots {
-        context.cert_store_mut().add_cert(root.clone())?;
-    }
-    Ok(context)
-}
-
-/// Returns the directory in which OpenSSL finds a root by the hash of its name, if the system has one and
-/// the user has not chosen other roots.
-fn hashed_roots() -> Option<PathBuf> {
-    let directory = openssl_home().join("certs");
-    if !are_roots_chosen_by_user() && has_hash_links(&directory) {
-        Some(directory)
-    } else {
-        None
-    }
-}
-
-fn are_roots_chosen_by_user() -> bool {
-    env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some()
-}
-
-/// Adds all roots of the system, or those that the user chose. (OpenSSL reads the two variables itself. For
-/// one that is not set, it takes its default.)
-fn add_all_roots(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    context.set_default_verify_paths()?;
-    let home = openssl_home();
-    let has_defaults = home.join("cert.pem").exists() || has_hash_links(&home.join("certs"));
-    if !are_roots_chosen_by_user() && !has_defaults {
-        // OpenSSL looks for roots where it was built to. One that is linked in statically may have been built
-        // for another system, so the places of this one are tried.
-        for bundle in BUNDLES {
-            if context.set_ca_file(bundle).is_ok() {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Returns the directory for which OpenSSL was built. It says `OPENSSLDIR: "/usr/lib/ssl"`.
-fn openssl_home() -> PathBuf {
-    let quoted = version::dir().split('"').nth(1);
-    PathBuf::from(quoted.unwrap_or_default())
-}
-
-/// Whether `directory` holds certificates under the hash of their name, such as `5f15c80c.0`.
-fn has_hash_links(directory: &Path) -> bool {
-    let is_hash_link = |name: &OsStr| {
-        let name = name.to_string_lossy();
-        name.split_once('.').is_some_and(|(hash, number)| {
-            hash.len() == 8
-                && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
-                && number.parse::<u32>().is_ok()
-        })
-    };
-    match fs::read_dir(directory) {
-        Ok(entries) => entries
-            .flatten()
-            .any(|entry| is_hash_link(&entry.file_name())),
-        Err(_) => false,
-    }
-}
-
-fn parse_roots(pem: &[u8]) -> Result<Vec<X509>> {
-    let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
-    ensure!(!roots.is_empty(), "no PEM certificate in it");
-    Ok(roots)
-}
-
 /// Connects by `tcp`, and puts TLS over the connection if the URL is https.
-///
-/// To read all roots of the system costs more CPU time than the rest of a run. So `context` looks up a root by
-/// the hash of its name, where the system has a directory for that. That directory may lack a root which
-/// somebody has added to the system's bundle only: then, and only then, the bundle is read and the server is
-/// asked once more.
 #[derive(Debug)]
 pub struct TlsConnector<C> {
+    trust: Trust,
     tcp: C,
-    context: SslContext,
-    bundle: Option<Bundle>,
 }
 
-/// What decides after [`TlsConnector::context`] has missed a root.
-#[derive(Debug)]
-struct Bundle {
-    more_roots: Vec<X509>,
-    /// Trusts all roots. Made when it is needed.
-    context: OnceLock<SslContext>,
-}
+type Handshake = Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>>;
 
-impl<C> TlsConnector<C> {
-    /// Creates a connector that trusts servers whose certificates lead to a root of the system's (or to one
-    /// that `SSL_CERT_FILE` or `SSL_CERT_DIR` names), or to one in the PEM file `ca_bundle`.
-    ///
-    /// # Errors
-    /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
-    pub fn verifying(ca_bundle: Option<&Path>, tcp: C) -> Result<TlsConnector<C>> {
-        let more_roots = match ca_bundle {
-            Some(path) => files::load(path, |pem, _| parse_roots(pem))?,
-            None => Vec::new(),
-        };
-        let mut context = new_context(SslVerifyMode::PEER, &more_roots)?;
-        let bundle = match hashed_roots() {
-            Some(directory) => {
-                let lookup = context
-                    .cert_store_mut()
-                    .add_lookup(X509Lookup::hash_dir())?;
-                lookup.add_dir(&directory.to_string_lossy(), SslFiletype::PEM)?;
-                Some(Bundle {
-                    more_roots,
-                    context: OnceLock::new(),
-                })
-            }
-            None => {
-                add_all_roots(&mut context)?;
-                None
-            }
-        };
-        Ok(TlsConnector {
-            tcp,
-            context: context.build(),
-            bundle,
-        })
+impl<C: Connector> TlsConnector<C> {
+    /// Creates a connector.
+    pub fn new(trust: Trust, tcp: C) -> TlsConnector<C> {
+        TlsConnector { trust, tcp }
     }
 
-    /// Creates a connector that accepts every certificate. It is for the self-check: http-01 validators accept
-    /// every certificate, too, or one that has expired behind a redirect to https could never be replaced.
-    ///
-    /// # Errors
-    /// OpenSSL cannot be set up.
-    pub fn accepting(tcp: C) -> Result<TlsConnector<C>, ErrorStack> {
-        Ok(TlsConnector {
-            tcp,
-            context: new_context(SslVerifyMode::NONE, &[])?.build(),
-            bundle: None,
-        })
-    }
-}
-
-impl Bundle {
-    fn context(&self) -> Result<&SslContext, ErrorStack> {
-        if let Some(context) = self.context.get() {
-            return Ok(context);
+    /// Puts TLS over a connection. If the root of the server is not found by the quick way, this connects a
+    /// second time, with all roots.
+    fn connect_tls(
+        &self,
+        details: &ConnectionDetails,
+        connection: Box<dyn Transport>,
+    ) -> Result<SslStream<TransportAdapter>, Error> {
+        let mut connection = connection;
+        if let Some(context) = self.trust.quick() {
+            match handshake(context, details, connection) {
+                Err(error) if misses_root(&error) => {}
+                result => return result.map_err(handshake_error),
+            }
+            connection = match self.tcp.connect(details, None)? {
+                Some(second_connection) => second_connection.boxed(),
+                None => return Err(Error::ConnectionFailed),
+            };
         }
-        let mut builder = new_context(SslVerifyMode::PEER, &self.more_roots)?;
-        add_all_roots(&mut builder)?;
-        Ok(self.context.get_or_init(|| builder.build()))
+        let context = self
+            .trust
+            .complete()
+            .map_err(|errors| openssl_error(&errors))?;
+        handshake(context, details, connection).map_err(handshake_error)
     }
 }
 
@@ -210,22 +76,11 @@ impl<C: Connector> Connector for TlsConnector<C> {
         let Some(connection) = self.tcp.connect(details, None)? else {
             return Ok(None);
         };
-        // The self-check speaks http, and so does the way to an http proxy.
+        // http is spoken by the self-check and on the way to an http proxy.
         if !details.needs_tls() {
             return Ok(Some(connection.boxed()));
         }
-        let first_try = handshake(&self.context, details, connection.boxed());
-        let handshaken = match (first_try, &self.bundle) {
-            (Err(error), Some(bundle)) if misses_root(&error) => {
-                let Some(second_connection) = self.tcp.connect(details, None)? else {
-                    return Ok(None);
-                };
-                let context = bundle.context().map_err(|errors| openssl_error(&errors))?;
-                handshake(context, details, second_connection.boxed())
-            }
-            (result, _) => result,
-        };
-        let stream = handshaken.map_err(handshake_error)?;
+        let stream = self.connect_tls(details, connection.boxed())?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Box::new(TlsTransport { buffers, stream })))
@@ -237,7 +92,7 @@ fn handshake(
     context: &SslContext,
     details: &ConnectionDetails,
     connection: Box<dyn Transport>,
-) -> Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>> {
+) -> Handshake {
     let mut adapter = TransportAdapter::new(connection, details.current_time.clone());
     adapter.set_timeout(details.timeout);
     let mut ssl = Ssl::new(context)?;
@@ -300,9 +155,8 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Says why there is no TLS connection. What OpenSSL has found wrong with the server, first of all with its
-/// certificate, is an `Error::Other` and is not tried again; what has happened to the connection below is an
-/// `Error::Io`, which is.
+/// Says why there is no TLS connection. If OpenSSL has found the server or its certificate wrong, that is an
+/// `Error::Other`, which is not tried again. If the connection was lost, it is an `Error::Io`, which is.
 fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
     match error {
         HandshakeError::SetupFailure(errors) => openssl_error(&errors),

@@ -22,8 +22,8 @@ const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
 const ERROR_GRACE: Duration = Duration::from_secs(30);
 
 /// Polls the order until it says that all names are proven, and returns the update that says so. The
-/// authorizations are read only when the order fails or stands still, so this takes one request at a time
-/// and not one for each name.
+/// authorizations are read only when the order fails or stands still, so a poll takes one request and not one
+/// for each name.
 ///
 /// # Errors
 /// The CA does not accept some names (the error says which and why), or it does not decide in time.
@@ -51,7 +51,7 @@ pub fn wait_until_ready(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                // The authorizations know more about the reason than the order does.
+                // If this fails, it gives the reason for each name, which is more than the order has.
                 survey.repeat(client)?;
                 return Err(update.resource.failure().into());
             }
@@ -72,7 +72,7 @@ pub fn wait_until_ready(
             .and_then(|()| read_order(client, order_url));
         update = match polled {
             Ok(next_update) => next_update,
-            // That the time is over, for example, explains less than what the CA has said of a name.
+            // What the CA says about names explains more than, for example, that no time is left.
             Err(error) if !error.is::<Failure>() && !survey.problems.is_empty() => {
                 return Err(failure_of_names(survey.problems).into());
             }
@@ -96,14 +96,14 @@ struct Survey<'a> {
     open: Vec<&'a PendingAuthorization>,
     /// The errors that the challenges of some of them show.
     problems: Vec<NameFailure>,
-    /// The time of the first of the surveys, up to this one, that have all shown problems.
+    /// Since when every survey has shown a problem of some name. `None` if this one has not.
     problems_since: Option<Instant>,
     /// When they may be read again.
     next_at: Instant,
 }
 
 impl<'a> Survey<'a> {
-    /// Returns what is known in the beginning.
+    /// Returns what is known before any authorization was read again.
     fn before_the_first(pending: &'a [PendingAuthorization]) -> Survey<'a> {
         let mut wait = SURVEY_INTERVAL;
         for authorization in pending {
@@ -168,7 +168,7 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Returns the names; of more than three the first, the last and the number between.
+/// Returns up to three names, or the first, the number of those between, and the last.
 fn names_in_short(open: &[&PendingAuthorization]) -> String {
     match open {
         [] => "the order".to_owned(),

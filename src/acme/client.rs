@@ -22,7 +22,7 @@ use super::transport::{MAX_CONNECTIONS, Request, Transport};
 use crate::deadline::{Deadline, OutOfTime};
 use crate::time;
 
-/// How long the connections that are opened ahead may take.
+/// How long opening connections ahead may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A client of one CA, for one account. Clones share connections, nonces, directory and account.
@@ -51,7 +51,8 @@ impl<'a> Client<'a> {
     /// the file `ca_bundle`.
     ///
     /// # Errors
-    /// `ca_bundle` is unusable, or the environment names a proxy of a kind that is not supported.
+    /// `ca_bundle` is unusable, the environment names a proxy of a kind that is not supported, or OpenSSL cannot
+    /// be set up.
     pub fn new(
         key: &'a AccountKey,
         ca_bundle: Option<&Path>,
@@ -93,7 +94,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Returns the CA's directory (§7.1.1). Once it was fetched from `url`, it is not fetched again.
+    /// Returns the CA's directory (§7.1.1). The first call that succeeds fetches it from `url`; later ones return
+    /// the same.
     ///
     /// # Errors
     /// The CA cannot be reached, or what it serves at `url` is no directory.
@@ -224,7 +226,8 @@ impl<'a> Client<'a> {
                 jws: jws.as_ref(),
             };
             let sent = self.transport.send(&request, &self.deadline);
-            // §6.5: error responses bring a nonce, too. (Those to a HEAD are left to `take_nonce`.)
+            // §6.5: error responses bring a nonce, too. (Nonces of unsigned requests are not kept here. The one
+            // of a HEAD is used by `take_nonce`.)
             if let (Some(_), Ok(response)) = (&jws, &sent) {
                 self.nonces.add_from_response(response);
             }
@@ -274,7 +277,7 @@ impl<'a> Client<'a> {
         Ok(nonce.to_owned())
     }
 
-    /// Tells the user what went wrong and what `follows`, and sleeps until then.
+    /// Tells the user what went wrong and what will follow after the pause, and sleeps for that time.
     fn report_and_sleep(
         &self,
         error: &RequestError,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::resources::Identifier;
 
-/// What a request is for, as its sender says. `-v` shows it, and a request for a nonce is a HEAD.
+/// What a request is for. `-v` shows it, and it decides between GET and HEAD.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose<'a> {
     /// The CA's entry points (§7.1.1).

@@ -79,8 +79,7 @@ impl Directory {
 
     /// Whether the CA has renewal information (RFC 9773), and so knows what `replaces` means.
     pub fn has_renewal_info(&self) -> bool {
-        let any_certificate = "";
-        self.renewal_info_url(any_certificate).is_some()
+        self.renewal_info_url("any").is_some()
     }
 
     /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.
@@ -199,7 +198,7 @@ impl Order {
     }
 }
 
-/// Whether the account may have certificates for one identifier (§7.1.4).
+/// The CA's decision on whether the account may have certificates for one identifier (§7.1.4).
 #[derive(Debug, Deserialize)]
 pub struct Authorization {
     /// The identifier.

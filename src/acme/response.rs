@@ -1,4 +1,4 @@
-//! An HTTP response, read to its end.
+//! An HTTP response.
 
 use std::time::Duration;
 
@@ -110,8 +110,8 @@ impl Response {
         })
     }
 
-    /// Returns what the user is told of an error status: the problem document, or the beginning of a body
-    /// that is not even JSON.
+    /// Returns what the user is told about an error status: what the problem document says, or, if the body is
+    /// not even JSON, what is there instead.
     fn failure(&self, problem: &Problem) -> Failure {
         let status = self.status;
         let is_json = serde_json::from_slice::<Value>(&self.body).is_ok();

@@ -9,8 +9,8 @@ const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow at once. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The longest first pause after any other error, unless the CA asks for more. It doubles with each error, up
-/// to [`MAX_BACKOFF`].
+/// The pause after any other error. It doubles with each error, up to [`MAX_BACKOFF`]. Up to half of it is left
+/// out at random, and the CA can ask for more.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The time that must be left for another try. With less it would fail for want of time, and hide the reason

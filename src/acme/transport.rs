@@ -19,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::error::Failure;
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
+use crate::trust::Trust;
 
 /// How many connections there are to the CA, each with one request at a time: enough to hide round
 /// trips, few enough for the limits of CAs.
@@ -84,9 +85,9 @@ impl Transport {
             .output_buffer_size(BUFFER_BYTES)
             .proxy(proxy_from_environment()?)
             .build();
-        // A connection to the proxy and its CONNECT, if there is a proxy, or else to the CA; then TLS.
+        // First TCP: by way of the proxy if there is one, else to the CA itself. Then TLS over it.
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let tls = TlsConnector::verifying(ca_bundle, tcp)?;
+        let tls = TlsConnector::new(Trust::in_roots(ca_bundle)?, tcp);
         let agent = Agent::with_parts(config, tls, DefaultResolver::default());
         Ok(Transport(agent))
     }
@@ -94,7 +95,7 @@ impl Transport {
     /// Sends a request and returns the response, whatever its status.
     ///
     /// # Errors
-    /// No response arrived by the deadline, or one that cannot be read.
+    /// There is no response that can be read: no connection, no trust, a timeout, a body that is too large.
     pub fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, RequestError> {
         let builder = http::Request::builder()
             .method(request.method())
@@ -111,8 +112,8 @@ impl Transport {
         result.map_err(request_error)
     }
 
-    /// Runs an HTTP request, and shows it and the response if the user wants to see them. The type of its body
-    /// differs between GET and POST.
+    /// Runs an HTTP request, and shows it and the response if the user wants to see them. The type `B` of the
+    /// request's body differs between GET and POST.
     fn run<B: AsSendBody>(
         &self,
         request: &Request,

@@ -1,6 +1,6 @@
 //! Proves the names of an order to the CA, in passes over all of them: each pass is made for all names
-//! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Sections in the comments
-//! are RFC 8555's.
+//! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Section numbers in
+//! the comments refer to RFC 8555.
 
 use std::fmt;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct ChallengeFile<'a> {
 pub struct NameFailure {
     /// The name.
     pub identifier: Identifier,
-    /// What the CA says of it.
+    /// What the CA says about it, or why the CA could not be reached.
     pub failure: Failure,
 }
 

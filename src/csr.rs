@@ -173,7 +173,7 @@ fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralNa
 }
 
 /// Whether the DER of an extension is that of a SAN extension. It begins with a tag (one byte), a length (one
-/// to five bytes) and the object identifier.
+/// to five bytes) and the object identifier, so that is at one of five places.
 fn is_subject_alt_name(der: &[u8]) -> bool {
     (2..=6).any(|start| {
         let rest = der.get(start..).unwrap_or_default();

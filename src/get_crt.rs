@@ -1,5 +1,4 @@
-//! The conversation with the CA, from a CSR to a certificate. Read this first. Sections in the comments
-//! are RFC 8555's.
+//! The conversation with the CA, from a CSR to a certificate. Section numbers in the comments refer to RFC 8555.
 
 use std::thread;
 use std::time::Duration;
@@ -30,7 +29,7 @@ use crate::renewal::{self, Renewal};
 use crate::text::comma_separated;
 use crate::validation::{read_order, wait_until_ready};
 
-/// How long the download of an issued certificate may take at least, even if the deadline is over.
+/// The least time that the download of an issued certificate is given, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
 /// How long the download of an alternate chain may take, while the issued certificate waits.
 const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,7 +45,7 @@ pub enum Outcome {
 /// Gets a certificate for the CSR and writes its chain to the place that the options name.
 ///
 /// # Errors
-/// The certificate was not issued, or it could not be written. The error says why.
+/// There is no new certificate, or it could not be written. The error says why.
 pub fn get_crt(options: &Options) -> Result<Outcome> {
     info!("Parsing account key...");
     let account_key = AccountKey::read(&options.account_key)?;

@@ -22,8 +22,8 @@ impl From<PassErrors> for Error {
 }
 
 /// Calls `step` for every item, [`MAX_CONNECTIONS`] at a time, and returns the results in the order of
-/// the items. The first error cancels the run, which ends the other steps early. This function returns
-/// when all of them have ended.
+/// the items. The first error cancels the run, which ends pauses and requests to the CA in the other steps. This
+/// function returns when all steps have ended.
 ///
 /// # Errors
 /// Some steps have failed. (Steps that were only cancelled are left out.) Or the run was cancelled before.

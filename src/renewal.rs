@@ -21,8 +21,8 @@ use crate::time;
 /// How long asking the CA may take in all. While a certificate is healthy, a CA that is down should not
 /// hold up the run.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Certificates with a shorter lifetime, in seconds, are renewed when half of it is left, others when a
-/// third is.
+/// A certificate with a shorter lifetime than this, in seconds, is renewed when half of its lifetime is left.
+/// Others are renewed when a third is left.
 const SHORT_LIFETIME: i64 = 10 * 86_400;
 
 /// Whether to renew.

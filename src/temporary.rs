@@ -101,6 +101,7 @@ impl Drop for TemporaryFile {
         let mut entries = lock_entries();
         let position = entries.iter().position(|it| Arc::ptr_eq(it, &self.0));
         let Some(index) = position else {
+            // It was renamed.
             return;
         };
         entries.swap_remove(index);
@@ -123,8 +124,8 @@ impl Entry {
     }
 }
 
-/// What tells one file from all others, also from a later one at the same path. (A file system may give the
-/// inode of a removed file to the next one, which then has another time of creation.)
+/// Tells a file from all others, also from a later one at the same path. (A file system may give the inode of a
+/// removed file to the next one, which then has another time of creation.)
 #[derive(PartialEq)]
 struct Identity {
     device: u64,

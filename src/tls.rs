@@ -39,8 +39,8 @@ impl<C: Connector> TlsConnector<C> {
         TlsConnector { trust, tcp }
     }
 
-    /// Puts TLS over a connection. If the root of the server is not found by the quick way, this connects a
-    /// second time, with all roots.
+    /// Puts TLS over a connection. If the quick context refuses the server's certificate, this connects a second
+    /// time, and the complete context decides.
     fn connect_tls(
         &self,
         details: &ConnectionDetails,
@@ -49,7 +49,7 @@ impl<C: Connector> TlsConnector<C> {
         let mut connection = connection;
         if let Some(context) = self.trust.quick() {
             match handshake(context, details, connection) {
-                Err(error) if misses_root(&error) => {}
+                Err(HandshakeError::Failure(stream)) if refusal(&stream).is_some() => {}
                 result => return result.map_err(handshake_error),
             }
             connection = match self.tcp.connect(details, None)? {
@@ -181,24 +181,6 @@ fn refusal(stream: &MidHandshakeSslStream<TransportAdapter>) -> Option<X509Verif
     }
 }
 
-/// Whether the handshake failed because the server's certificate leads to no root that is known.
-fn misses_root(error: &HandshakeError<TransportAdapter>) -> bool {
-    match error {
-        HandshakeError::Failure(stream) => refusal(stream).is_some_and(is_missing_root),
-        HandshakeError::SetupFailure(_) | HandshakeError::WouldBlock(_) => false,
-    }
-}
-
-fn is_missing_root(verdict: X509VerifyResult) -> bool {
-    matches!(
-        verdict.as_raw(),
-        DEPTH_ZERO_SELF_SIGNED_CERT
-            | SELF_SIGNED_CERT_IN_CHAIN
-            | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
-            | UNABLE_TO_VERIFY_LEAF_SIGNATURE
-    )
-}
-
 /// Returns OpenSSL's own error, or else that of the connection below TLS, such as a timeout or a reset.
 fn ssl_error(error: ssl::Error) -> Error {
     if let Some(errors) = error.ssl_error() {
@@ -226,16 +208,18 @@ fn openssl_error(errors: &ErrorStack) -> Error {
 /// Returns the error for a server whose certificate is refused.
 fn certificate_error(verdict: X509VerifyResult) -> Error {
     let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
-    let is_about_time = matches!(verdict.as_raw(), CERT_NOT_YET_VALID | CERT_HAS_EXPIRED);
-    if is_about_time {
-        permanent(failure.with_hint("is the clock of this machine right?"))
-    } else if is_missing_root(verdict) {
-        permanent(failure.with_hint(
+    permanent(match verdict.as_raw() {
+        CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
+            failure.with_hint("is the clock of this machine right?")
+        }
+        DEPTH_ZERO_SELF_SIGNED_CERT
+        | SELF_SIGNED_CERT_IN_CHAIN
+        | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+        | UNABLE_TO_VERIFY_LEAF_SIGNATURE => failure.with_hint(
             "for a private CA, name its root with --ca-bundle; else install ca-certificates",
-        ))
-    } else {
-        permanent(failure)
-    }
+        ),
+        _ => failure,
+    })
 }
 
 /// Wraps a failure that would happen again at another try. `acme/transport.rs` unwraps it.

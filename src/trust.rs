@@ -24,10 +24,10 @@ const BUNDLES: [&str; 4] = [
 
 /// Whom to trust, as OpenSSL contexts.
 ///
-/// To read all roots of the system costs more CPU time than the rest of a run. So there is a quick context,
-/// which looks up a root by the hash of its name in a directory where OpenSSL can find it so. That directory
-/// may lack a root: some systems have none, and somebody may have added a root to the system's bundle only.
-/// For a server whose root was not found there is a complete context, which has read all roots.
+/// Reading all roots of the system costs more CPU time than the rest of a run. So there is a quick context, which
+/// looks up roots in OpenSSL's directory of roots, by the hash of their names. That directory may lack a root,
+/// or have an older one: some systems have no such directory, and somebody may have added a root to the
+/// system's bundle only. So what the quick context refuses is decided by a complete one, which has read all roots.
 #[derive(Debug)]
 pub struct Trust {
     quick: Option<SslContext>,
@@ -108,7 +108,7 @@ fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilde
     // The crate's SslConnector is not used: it would read all of the system's roots at once.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    // For TLS 1.2: no ciphers without authentication or encryption, no weak ones, none with shared secrets.
+    // For TLS 1.2: OpenSSL's own choice, without 3DES and without pre-shared keys and passwords.
     context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
     // OpenSSL reads on until there is data for us, and idle connections keep no buffers.
     context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);

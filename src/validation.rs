@@ -1,4 +1,5 @@
-//! Waits until the CA has validated all names of an order. Sections in the comments are RFC 8555's.
+//! Waits until the CA has validated all names of an order. Section numbers in the comments refer to RFC
+//! 8555.
 
 use std::time::{Duration, Instant};
 
@@ -34,9 +35,25 @@ pub fn wait_until_ready(
     pending: &[PendingAuthorization],
 ) -> Result<Update<Order>> {
     let mut survey = Survey::before_the_first(pending);
+    match poll_order(client, order_url, new_order, &mut survey) {
+        // What the CA has said about names explains more than, for example, that no time is left.
+        Err(error) if !error.is::<Failure>() && !survey.problems.is_empty() => {
+            Err(failure_of_names(survey.problems).into())
+        }
+        result => result,
+    }
+}
+
+fn poll_order(
+    client: &Client,
+    order_url: &AcmeUrl,
+    new_order: Update<Order>,
+    survey: &mut Survey,
+) -> Result<Update<Order>> {
+    let total = survey.open.len();
     let mut polling = Polling::new(client.deadline());
     // If all names were proven before, the order may have been ready from the start.
-    let mut update = if pending.is_empty() {
+    let mut update = if total == 0 {
         new_order
     } else {
         read_order(client, order_url)?
@@ -44,8 +61,8 @@ pub fn wait_until_ready(
     loop {
         match update.resource.status {
             Status::Ready | Status::Processing | Status::Valid => {
-                // Then those that were open at the last survey are valid by now.
-                for authorization in survey.open {
+                // So those that were still open at the last survey have become valid.
+                for authorization in &survey.open {
                     info!("{} verified!", authorization.identifier);
                 }
                 return Ok(update);
@@ -58,26 +75,18 @@ pub fn wait_until_ready(
             Status::Pending => {
                 if Instant::now() >= survey.next_at {
                     let open_before = survey.open.len();
-                    survey = survey.repeat(client)?;
-                    if survey.open.len() < open_before && pending.len() > 1 {
-                        let verified = pending.len() - survey.open.len();
-                        info!("{verified} of {} names verified", pending.len());
+                    *survey = survey.repeat(client)?;
+                    if survey.open.len() < open_before && total > 1 {
+                        let verified = total - survey.open.len();
+                        info!("{verified} of {total} names verified");
                     }
                 }
             }
         }
-        let awaited = || format!("the CA to verify {}", names_in_short(&survey.open));
-        let polled = polling
-            .pause(update.poll_after, awaited)
-            .and_then(|()| read_order(client, order_url));
-        update = match polled {
-            Ok(next_update) => next_update,
-            // What the CA says about names explains more than, for example, that no time is left.
-            Err(error) if !error.is::<Failure>() && !survey.problems.is_empty() => {
-                return Err(failure_of_names(survey.problems).into());
-            }
-            Err(error) => return Err(error),
-        };
+        polling.pause(update.poll_after, || {
+            format!("the CA to verify {}", names_in_short(&survey.open))
+        })?;
+        update = read_order(client, order_url)?;
     }
 }
 
@@ -120,7 +129,8 @@ impl<'a> Survey<'a> {
     /// Reads the authorizations that are open, and tells the user which of them are valid now.
     ///
     /// # Errors
-    /// The CA does not accept some names, or there have been problems for [`ERROR_GRACE`].
+    /// The CA does not accept some names, there have been problems for [`ERROR_GRACE`], or the CA cannot be
+    /// reached.
     fn repeat(&self, client: &Client) -> Result<Survey<'a>> {
         let updates = try_map_parallel(client, &self.open, |authorization| {
             let purpose = Purpose::Authorization(Some(&authorization.identifier));

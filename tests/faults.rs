@@ -1852,6 +1852,18 @@ fn a_damaged_reply_does_not_hide_the_cas_reason() {
         })
     });
     stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
+    // Three replies before the challenges, three at the first survey, and then garbage.
+    let stage = stage_with(
+        |ca| {
+            erring(ca, "processing").lie("authorization", |reply, count| {
+                if count >= 6 {
+                    reply.replace(200, "<html>");
+                }
+            })
+        },
+        |_, _| None,
+    );
+    stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Cancels the run: pauses end at once, and requests that are under way a few seconds later.
+    /// Cancels the run: pauses end at once, and requests to the CA that are under way a few seconds later.
     pub fn cancel(&self) {
         let is_first_call = self.deadline.cancel();
         if is_first_call {
@@ -202,8 +202,8 @@ impl<'a> Client<'a> {
         let _ = receiver.recv();
     }
 
-    /// Sends a request until the CA accepts it or there is no point in going on. With a payload it is signed;
-    /// without one it is a GET, or a HEAD for a nonce.
+    /// Sends a request until the CA accepts it, it is unclear whether it did ([`OutcomeUnclear`]), or there is no
+    /// point in going on. With a payload the request is signed; without one it is a GET, or a HEAD for a nonce.
     fn send(
         &self,
         purpose: Purpose,

@@ -1,5 +1,5 @@
-//! The protocol: what is sent to a CA and what comes back (RFC 8555). Sections in the comments of
-//! this folder are RFC 8555's unless another RFC is named.
+//! The protocol: what is sent to a CA and what comes back (RFC 8555). Section numbers in the comments of this
+//! folder refer to RFC 8555 unless another RFC is named.
 //!
 //! The main imports, which point one way:
 //!
@@ -8,8 +8,8 @@
 //! transport -> response -> resources -> problem
 //! ```
 //!
-//! The loops that wait for the CA are not here but where they wait, in `authorize.rs`, `validation.rs` and
-//! `get_crt.rs`. They take their pauses from `polling`.
+//! The loops that wait for the CA are outside, in `authorize.rs`, `validation.rs` and `get_crt.rs`. They take
+//! their pauses from `polling`.
 
 pub mod account_key;
 pub mod client;

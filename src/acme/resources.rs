@@ -79,7 +79,7 @@ impl Directory {
 
     /// Whether the CA has renewal information (RFC 9773), and so knows what `replaces` means.
     pub fn has_renewal_info(&self) -> bool {
-        self.renewal_info_url("any").is_some()
+        self.renewal_info.is_string()
     }
 
     /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use super::problem::Problem;
@@ -99,33 +98,23 @@ impl Response {
 
     /// Returns the response itself if the CA did what it was asked to do, and what went wrong otherwise.
     pub fn into_result(self) -> Result<Response, RequestError> {
-        if self.status < 300 {
+        let status = self.status;
+        if status < 300 {
             return Ok(self);
         }
-        let problem: Problem = serde_json::from_slice(&self.body).unwrap_or_default();
-        Err(RequestError {
-            kind: error_kind(self.status, &problem),
-            retry_after: self.retry_after(),
-            failure: Box::new(self.failure(&problem)),
-        })
-    }
-
-    /// Returns what the user is told about an error status: what the problem document says, or, if the body is
-    /// not even JSON, what is there instead.
-    fn failure(&self, problem: &Problem) -> Failure {
-        let status = self.status;
-        let is_json = serde_json::from_slice::<Value>(&self.body).is_ok();
-        if problem.is_empty() && !is_json {
-            return Failure::new(format!("HTTP {status}, {}", self.describe_body()));
-        }
-        let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
-        // §7.3.3: the user has to agree to something on the page that `instance` names.
-        match problem.text("instance") {
-            Some(page) if problem.is("userActionRequired") => {
-                failure.with_hint(format!("the CA wants you to visit {page}"))
+        let (kind, failure) = match serde_json::from_slice::<Problem>(&self.body) {
+            Ok(problem) => (error_kind(status, &problem), failure(status, &problem)),
+            Err(_) => {
+                let message = format!("HTTP {status}, {}", self.describe_body());
+                let no_problem = Problem::default();
+                (error_kind(status, &no_problem), Failure::new(message))
             }
-            _ => failure,
-        }
+        };
+        Err(RequestError {
+            kind,
+            retry_after: self.retry_after(),
+            failure: Box::new(failure),
+        })
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -138,10 +127,22 @@ impl Response {
         let text = String::from_utf8_lossy(&self.body[..length]);
         match text.trim() {
             "" => "an empty reply".to_owned(),
-            // It was parsed before, so it is damaged.
-            json if json.starts_with(['{', '[']) => "damaged JSON".to_owned(),
+            // It did not parse as JSON.
+            text if text.starts_with(['{', '[']) => "damaged JSON".to_owned(),
             text => format!("a reply that begins `{text}`"),
         }
+    }
+}
+
+/// Returns what the user is told about an error status with a problem document.
+fn failure(status: u16, problem: &Problem) -> Failure {
+    let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
+    // §7.3.3: the user has to agree to something on the page that `instance` names.
+    match problem.text("instance") {
+        Some(page) if problem.is("userActionRequired") => {
+            failure.with_hint(format!("the CA wants you to visit {page}"))
+        }
+        _ => failure,
     }
 }
 

@@ -6,7 +6,7 @@ use super::request_error::ErrorKind;
 
 /// How often a request is sent again because the CA refuses its nonce (§6.5).
 const MAX_NONCE_RETRIES: u32 = 200;
-/// How many of these retries follow at once. The others wait for [`NONCE_PAUSE`].
+/// How many of these retries follow without a pause. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
 /// The pause after any other error. It doubles with each error, up to [`MAX_BACKOFF`]. Up to half of it is left

@@ -97,30 +97,36 @@ impl Transport {
     /// # Errors
     /// There is no response that can be read: no connection, no trust, a timeout, a body that is too large.
     pub fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, RequestError> {
+        self.build_and_run(request, deadline).map_err(request_error)
+    }
+
+    fn build_and_run(
+        &self,
+        request: &Request,
+        deadline: &Deadline,
+    ) -> Result<Response, ureq::Error> {
         let builder = http::Request::builder()
             .method(request.method())
             .uri(request.url.as_str())
             .header("Accept-Language", "en");
-        let result = match request.jws {
+        match request.jws {
             Some(jws) => {
                 let signed = builder.header("Content-Type", "application/jose+json");
-                self.run(request, signed.body(jws.to_body()), deadline)
+                self.run(request, signed.body(jws.to_body())?, deadline)
             }
             // ureq refuses any body for GET and HEAD, even an empty string.
-            None => self.run(request, builder.body(()), deadline),
-        };
-        result.map_err(request_error)
+            None => self.run(request, builder.body(())?, deadline),
+        }
     }
 
-    /// Runs an HTTP request, and shows it and the response if the user wants to see them. The type `B` of the
-    /// request's body differs between GET and POST.
-    fn run<B: AsSendBody>(
+    /// Runs `http_request`, which was built from `request`, and shows it and the response if the user wants to
+    /// see them.
+    fn run(
         &self,
         request: &Request,
-        built: http::Result<http::Request<B>>,
+        http_request: http::Request<impl AsSendBody>,
         deadline: &Deadline,
     ) -> Result<Response, ureq::Error> {
-        let http_request = built?;
         let exchange = Exchange::with_the_ca(request.purpose, &http_request, request.jws);
         let timeout = REQUEST_TIMEOUT.min(deadline.remaining()).max(MIN_TIMEOUT);
         let configured = self

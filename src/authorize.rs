@@ -237,8 +237,8 @@ impl ChallengeFile<'_> {
 /// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
-/// The CA refuses, or cannot be reached. The error lists all names for which this has happened; after the first
-/// one no others are tried.
+/// The CA refuses a challenge, or cannot be reached. If it refuses several, the error lists them all; but after
+/// the first one no others are tried.
 pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
     let submitted = try_map_parallel(client, pending, |authorization| {
         submit_challenge(client, authorization)
@@ -295,7 +295,8 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
 /// Posts to the challenge. Returns whether it is clear that the CA has heard.
 ///
 /// # Errors
-/// A [`NameFailure`] if the CA refuses, or cannot be reached and there is no time for another try.
+/// A [`NameFailure`] if the CA refuses, or cannot be reached and there is no time for another try. Another error
+/// if the run was cancelled or its time is over.
 fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<bool> {
     let identifier = &authorization.identifier;
     let purpose = Purpose::Challenge(identifier);

@@ -13,7 +13,8 @@ use crate::csr::{self, Csr};
 use crate::files;
 use crate::time;
 
-/// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty.
+/// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
+/// user's there may be others.)
 pub struct Chain(Vec<X509>);
 
 impl Chain {

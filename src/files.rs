@@ -1,4 +1,4 @@
-//! Reads the files that the user names, with a bound on their size. If a file is the wrong one, the error says
+//! Reads the files that the user names, with a bound on their size. If a file holds no key or CSR, the error says
 //! what it holds. Key, CSR and bundle are read once, so they can come from pipes.
 
 use std::fs::{File, Metadata};
@@ -60,8 +60,41 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
 }
 
 /// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`. A block that is
-/// cut off after its first line counts, too.
+/// cut off after its first line counts, too. Labels are shown to the user, so of a first line that is damaged
+/// nothing is returned: it could hold a part of a key.
 pub fn pem_labels(text: &str) -> impl Iterator<Item = &str> {
     let blocks = text.split("-----BEGIN ").skip(1);
-    blocks.filter_map(|block| block.split("-----").next())
+    blocks.map(|block| match block.split_once("-----") {
+        Some((label, _)) if is_pem_label(label) => label,
+        _ => "DAMAGED PEM BLOCK",
+    })
+}
+
+/// Whether `text` looks like a label. Those that exist are short and have no lower case letters (RFC 7468 §4).
+fn is_pem_label(text: &str) -> bool {
+    let is_allowed =
+        |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" #".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pem_labels;
+
+    #[test]
+    fn labels_hold_nothing_of_a_key() {
+        let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----
+            -----BEGIN PRIVATE KEY\nMIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-----
+            -----BEGIN EC PRIVATE KEY-----\nAAAA";
+        let labels: Vec<&str> = pem_labels(text).collect();
+        assert_eq!(
+            labels,
+            ["CERTIFICATE", "DAMAGED PEM BLOCK", "EC PRIVATE KEY"]
+        );
+        for damaged in ["", "-----", "PRIVATE KEY MIGHAgEA-----", "PRIVATE KEY----"] {
+            let begin = format!("-----BEGIN {damaged}");
+            let mut found = pem_labels(&begin);
+            assert_eq!(found.next(), Some("DAMAGED PEM BLOCK"), "{damaged}");
+        }
+    }
 }

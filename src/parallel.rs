@@ -61,12 +61,12 @@ where
     thread::scope(|scope| {
         let mut helpers = Vec::new();
         for _ in 1..items.len().min(MAX_CONNECTIONS) {
-            // If no thread can be made, the others have more to do.
+            // If no thread can be started, the others have more to do.
             if let Ok(helper) = thread::Builder::new().spawn_scoped(scope, work) {
                 helpers.push(helper);
             }
         }
-        // This thread works, too, so there is one helper less than connections.
+        // This thread works, too, so there is one helper fewer than connections.
         outcomes.extend(work());
         for helper in helpers {
             outcomes.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -74,7 +74,8 @@ where
     });
     outcomes.sort_by_key(|(index, _)| *index);
 
-    // If there is no error, nothing has cancelled the run, so there is a result for every item.
+    // The run is cancelled by a step that has failed with an error of its own. So without such an error there is
+    // a result for every item.
     let mut results = Vec::new();
     let mut errors = Vec::new();
     for (_, outcome) in outcomes {

@@ -101,7 +101,7 @@ impl Drop for TemporaryFile {
         let mut entries = lock_entries();
         let position = entries.iter().position(|it| Arc::ptr_eq(it, &self.0));
         let Some(index) = position else {
-            // It was renamed.
+            // It was to be renamed, so it stays.
             return;
         };
         entries.swap_remove(index);

@@ -46,22 +46,30 @@ impl<C: Connector> TlsConnector<C> {
         details: &ConnectionDetails,
         connection: Box<dyn Transport>,
     ) -> Result<SslStream<TransportAdapter>, Error> {
-        let mut connection = connection;
-        if let Some(context) = self.trust.quick() {
-            match handshake(context, details, connection) {
-                Err(HandshakeError::Failure(stream)) if refusal(&stream).is_some() => {}
-                result => return result.map_err(handshake_error),
+        let Some(quick) = self.trust.quick() else {
+            return self.connect_with_complete_trust(details, connection);
+        };
+        match handshake(quick, details, connection) {
+            Ok(stream) => Ok(stream),
+            Err(HandshakeError::Failure(stream)) if refusal(&stream).is_some() => {
+                match self.tcp.connect(details, None)? {
+                    Some(second) => self.connect_with_complete_trust(details, second.boxed()),
+                    None => Err(Error::ConnectionFailed),
+                }
             }
-            connection = match self.tcp.connect(details, None)? {
-                Some(second_connection) => second_connection.boxed(),
-                None => return Err(Error::ConnectionFailed),
-            };
+            Err(error) => Err(handshake_error(error)),
         }
-        let context = self
-            .trust
-            .complete()
-            .map_err(|errors| openssl_error(&errors))?;
-        handshake(context, details, connection).map_err(handshake_error)
+    }
+
+    fn connect_with_complete_trust(
+        &self,
+        details: &ConnectionDetails,
+        connection: Box<dyn Transport>,
+    ) -> Result<SslStream<TransportAdapter>, Error> {
+        match self.trust.complete() {
+            Ok(context) => handshake(context, details, connection).map_err(handshake_error),
+            Err(errors) => Err(openssl_error(&errors)),
+        }
     }
 }
 

@@ -29,12 +29,18 @@ const BUNDLES: [&str; 4] = [
 /// or have an older one: some systems have no such directory, and somebody may have added a root to the
 /// system's bundle only. So what the quick context refuses is decided by a complete one, which has read all roots.
 #[derive(Debug)]
-pub struct Trust {
-    quick: Option<SslContext>,
-    /// Made when it is needed. From then on the quick one is not used any more.
-    complete: OnceLock<SslContext>,
-    /// The roots that the user has added. Both contexts have them.
-    more_roots: Vec<X509>,
+pub enum Trust {
+    /// Certificates that lead to one of these roots are trusted.
+    Roots {
+        /// `None` if the user chose the roots.
+        quick: Option<SslContext>,
+        /// Made when it is needed. From then on the quick one is not used any more.
+        complete: OnceLock<SslContext>,
+        /// The roots that the user has added. Both contexts have them.
+        more_roots: Vec<X509>,
+    },
+    /// Every certificate is trusted.
+    Anybody(SslContext),
 }
 
 impl Trust {
@@ -59,7 +65,7 @@ impl Trust {
             lookup.add_dir(&directory.to_string_lossy(), SslFiletype::PEM)?;
             Some(builder.build())
         };
-        Ok(Trust {
+        Ok(Trust::Roots {
             quick,
             complete: OnceLock::new(),
             more_roots,
@@ -73,33 +79,39 @@ impl Trust {
     /// OpenSSL cannot be set up.
     pub fn in_anybody() -> Result<Trust, ErrorStack> {
         let context = new_context(SslVerifyMode::NONE, &[])?.build();
-        Ok(Trust {
-            quick: None,
-            complete: OnceLock::from(context),
-            more_roots: Vec::new(),
-        })
+        Ok(Trust::Anybody(context))
     }
 
-    /// Returns the context to try first, unless the complete one is at hand.
+    /// Returns the context to try first. `None` if there is no quick one, or the complete one is at hand.
     pub fn quick(&self) -> Option<&SslContext> {
-        if self.complete.get().is_some() {
-            None
-        } else {
-            self.quick.as_ref()
+        match self {
+            Trust::Roots {
+                quick, complete, ..
+            } if complete.get().is_none() => quick.as_ref(),
+            Trust::Roots { .. } | Trust::Anybody(_) => None,
         }
     }
 
-    /// Returns the context that knows all roots.
+    /// Returns the context that decides in the end.
     ///
     /// # Errors
     /// OpenSSL cannot be set up.
     pub fn complete(&self) -> Result<&SslContext, ErrorStack> {
-        if let Some(context) = self.complete.get() {
-            return Ok(context);
+        match self {
+            Trust::Anybody(context) => Ok(context),
+            Trust::Roots {
+                complete,
+                more_roots,
+                ..
+            } => {
+                if let Some(context) = complete.get() {
+                    return Ok(context);
+                }
+                let mut builder = new_context(SslVerifyMode::PEER, more_roots)?;
+                add_all_roots(&mut builder)?;
+                Ok(complete.get_or_init(|| builder.build()))
+            }
         }
-        let mut builder = new_context(SslVerifyMode::PEER, &self.more_roots)?;
-        add_all_roots(&mut builder)?;
-        Ok(self.complete.get_or_init(|| builder.build()))
     }
 }
 
@@ -119,9 +131,9 @@ fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilde
     Ok(context)
 }
 
-/// Adds the roots that the user chose, or else all roots of the system.
+/// Adds the roots that the user chose, or all roots of the system.
 fn add_all_roots(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    // OpenSSL reads the two variables itself. For one that is not set, it takes its own default.
+    // OpenSSL reads SSL_CERT_FILE and SSL_CERT_DIR itself. For one that is not set, it takes its own default.
     context.set_default_verify_paths()?;
     let default_bundle = openssl_home().join("cert.pem");
     if !are_roots_chosen_by_user() && !default_bundle.exists() {

@@ -68,7 +68,8 @@ fn poll_order(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                // If this fails, it gives the reason for each name, which is more than the order has.
+                // This fails with the reason for each name that the CA does not accept, which says more than the
+                // order does.
                 survey.repeat(client)?;
                 return Err(update.resource.failure().into());
             }

@@ -466,6 +466,16 @@ fn outputs_that_are_none() {
         "domain.csr",
         "--output domain.csr: there is a CERTIFICATE REQUEST in this file, which would be lost",
     );
+    // Nor may it be shown.
+    let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+    fs::write(
+        desk.path("damaged.key"),
+        format!("-----BEGIN PRIVATE KEY\n{secret}\n-----END PRIVATE KEY-----\n"),
+    )
+    .unwrap();
+    let outcome = desk.getcrt().args(&["-o", "damaged.key"]).outcome();
+    desk.refused(&outcome, "there is a DAMAGED PEM BLOCK in this file");
+    outcome.says_not("MIGH");
     std::os::unix::fs::symlink("loop", desk.path("loop")).unwrap();
     refused("loop", "oo many levels of symbolic links");
 

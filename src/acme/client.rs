@@ -194,7 +194,7 @@ impl<'a> Client<'a> {
                     let _ = response_signal.send(());
                 }
             };
-            // If no thread can be made, there is one connection less.
+            // If no thread can be started, there is one connection fewer.
             let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
         // Without this, the channel would never close.
@@ -269,7 +269,7 @@ impl<'a> Client<'a> {
         }
         let directory = self.directory.get().context("no directory has been read")?;
         let url = &directory.new_nonce;
-        // `send` calls this function for signed requests only, and this one is not signed.
+        // `send` needs a nonce for signed requests only. This one is not signed, so it does not lead back here.
         let response = self.send(Purpose::NewNonce, url, None, Effect::Repeatable)?;
         let nonce = response
             .nonce()

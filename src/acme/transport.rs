@@ -69,7 +69,7 @@ impl Transport {
     /// proxy that the environment names.
     ///
     /// # Errors
-    /// `ca_bundle` is unusable, or the proxy is of a kind that is not supported.
+    /// `ca_bundle` is unusable, the proxy is of a kind that is not supported, or OpenSSL cannot be set up.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Transport> {
         let config = Agent::config_builder()
             .https_only(true)

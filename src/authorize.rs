@@ -193,20 +193,17 @@ pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16
     let mut wrong = Vec::new();
     let mut first_hint = None;
     for (file, finding) in files.iter().zip(findings) {
-        let attempt = format!(
-            "Wrote file to {}, but couldn't download {}",
-            file.file.path().display(),
-            file.url(port)
-        );
         match finding {
             Finding::Served => {}
             Finding::Wrong { seen, hint } => {
                 let identifier = &file.authorization.identifier;
+                let attempt = file.failed_download(port);
                 wrong.push(format!("{identifier}: {attempt}: {seen}"));
                 first_hint = first_hint.or(hint);
             }
             Finding::Unclear(seen) => warn!(
-                "local check: {attempt}: {seen}; the CA decides (--disable-check skips this check)"
+                "local check: {}: {seen}; the CA decides (--disable-check skips this check)",
+                file.failed_download(port)
             ),
         }
     }
@@ -231,6 +228,15 @@ impl ChallengeFile<'_> {
             format!(":{port}")
         };
         format!("http://{host}{port_part}/.well-known/acme-challenge/{token}")
+    }
+
+    /// Returns the words for a download by the local check that failed.
+    fn failed_download(&self, port: u16) -> String {
+        format!(
+            "Wrote file to {}, but couldn't download {}",
+            self.file.path().display(),
+            self.url(port)
+        )
     }
 }
 

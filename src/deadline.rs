@@ -102,15 +102,3 @@ impl fmt::Display for Cancelled {
 }
 
 impl std::error::Error for Cancelled {}
-
-/// The error of work for which no time is left. It holds the message for the user.
-#[derive(Debug)]
-pub struct OutOfTime(pub String);
-
-impl fmt::Display for OutOfTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OutOfTime {}

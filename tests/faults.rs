@@ -1843,7 +1843,7 @@ fn an_order_that_is_processing_before_it_is_ready() {
 #[test]
 fn a_damaged_reply_does_not_hide_the_cas_reason() {
     let started = OnceLock::new();
-    let stage = stage(|ca| {
+    let damaged_order = stage(|ca| {
         erring(ca, "processing").lie("order", move |reply, _| {
             let since = started.get_or_init(Instant::now);
             if since.elapsed() > Duration::from_secs(7) {
@@ -1851,19 +1851,16 @@ fn a_damaged_reply_does_not_hide_the_cas_reason() {
             }
         })
     });
-    stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
+    damaged_order.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
     // Three replies before the challenges, three at the first survey, and then garbage.
-    let stage = stage_with(
-        |ca| {
-            erring(ca, "processing").lie("authorization", |reply, count| {
-                if count >= 6 {
-                    reply.replace(200, "<html>");
-                }
-            })
-        },
-        |_, _| None,
-    );
-    stage.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
+    let damaged_authorization = stage(|ca| {
+        erring(ca, "processing").lie("authorization", |reply, count| {
+            if count >= 6 {
+                reply.replace(200, "<html>");
+            }
+        })
+    });
+    damaged_authorization.fails("Challenge did not pass for a.test, b.test, c.test: no such host");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What the project promises of itself.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
+
+use crate::support::files::sources;
 
 /// A file's lines of code: no blank lines, no comments, and nothing from the tests at its end.
 fn code(text: &str) -> Vec<&str> {
@@ -134,17 +135,6 @@ fn every_message_is_listed() {
         }
     }
     assert!(count > 150, "{count} pieces");
-}
-
-/// The files of the source.
-fn sources() -> Vec<PathBuf> {
-    let mut sources = Vec::new();
-    for folder in ["src", "src/acme"] {
-        let entries = fs::read_dir(folder).unwrap();
-        let files = entries.map(|entry| entry.unwrap().path());
-        sources.extend(files.filter(|path| path.extension().is_some_and(|it| it == "rs")));
-    }
-    sources
 }
 
 /// The string literals of a source, as they are read.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::Desk;
 use crate::faults::{Stage, stage, stage_with, to_getcrt};
-use crate::support::files::{csr, directory, https, set_mode};
+use crate::support::files::{csr, directory, https, set_mode, sources};
 use crate::support::pebble::{World, text};
 use crate::support::run::Outcome;
 use crate::support::web::response;
@@ -340,16 +340,11 @@ fn every_source_file_has_a_row_in_the_guide() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .collect();
-    let mut files = Vec::new();
-    for folder in ["src", "src/acme"] {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
-                let relative = path.strip_prefix("src").unwrap();
-                files.push(relative.to_str().unwrap().to_owned());
-            }
-        }
-    }
+    let sources = sources();
+    let mut files: Vec<&str> = sources
+        .iter()
+        .map(|path| path.strip_prefix("src").unwrap().to_str().unwrap())
+        .collect();
     rows.sort_unstable();
     files.sort_unstable();
     assert_eq!(rows, files);

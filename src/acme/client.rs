@@ -19,7 +19,7 @@ use super::resources::{AcmeUrl, Directory};
 use super::response::Response;
 use super::retry::{Decision, Effect, Reason, Retries};
 use super::transport::{MAX_CONNECTIONS, Request, Transport};
-use crate::deadline::{Deadline, OutOfTime};
+use crate::deadline::Deadline;
 use crate::time;
 
 /// How long opening connections ahead may take.
@@ -214,7 +214,7 @@ impl<'a> Client<'a> {
         let mut retries = Retries::new(effect);
         loop {
             if self.deadline.remaining().is_zero() {
-                bail!(OutOfTime(format!("no time left (--timeout) for {url}")));
+                bail!("no time left (--timeout) for {url}");
             }
             let jws = match payload {
                 Some(payload) => Some(self.sign(url, payload)?),

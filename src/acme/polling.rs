@@ -7,7 +7,7 @@ use log::info;
 use serde::de::DeserializeOwned;
 
 use super::response::Response;
-use crate::deadline::{Deadline, OutOfTime};
+use crate::deadline::Deadline;
 
 /// The first pause between two polls. Each pause is a tenth longer than the one before.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ impl Polling<'_> {
     /// words "Waiting for".
     ///
     /// # Errors
-    /// [`OutOfTime`] if the next poll would come after the deadline; or the run was cancelled.
+    /// The next poll would come after the deadline; or the run was cancelled.
     pub fn pause(&mut self, poll_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
         let pause = self.interval.max(poll_after);
         if self.last_news.elapsed() + pause >= SILENCE_MAX {
@@ -51,12 +51,12 @@ impl Polling<'_> {
         }
         let remaining = self.deadline.remaining();
         if pause >= remaining {
-            bail!(OutOfTime(format!(
+            bail!(
                 "waiting for {}: to look again in {} s is too late for --timeout, in {} s",
                 awaited(),
                 pause.as_secs_f32().ceil(),
                 remaining.as_secs(),
-            )));
+            );
         }
         self.deadline.sleep(pause)?;
         self.interval = (self.interval * 11 / 10).min(POLL_INTERVAL_MAX);

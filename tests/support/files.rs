@@ -205,3 +205,14 @@ pub fn library(name: &str) -> PathBuf {
         .find(|path| path.exists());
     found.unwrap_or_else(|| panic!("no {name}: install libnss-wrapper (sh tests/run.sh does)"))
 }
+
+/// The files of the source.
+pub fn sources() -> Vec<PathBuf> {
+    let mut sources = Vec::new();
+    for folder in ["src", "src/acme"] {
+        let entries = fs::read_dir(folder).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        sources.extend(files.filter(|path| path.extension().is_some_and(|it| it == "rs")));
+    }
+    sources
+}

@@ -1,7 +1,8 @@
 //! Work on many names at a time, with the results in order.
 
-use std::panic::resume_unwind;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Error, Result};
@@ -40,9 +41,10 @@ where
         return Err(PassErrors(vec![cancelled.into()]));
     }
     let next_index = AtomicUsize::new(0);
+    // By the index of the item, so they are in order in the end.
+    let outcomes = Mutex::new(BTreeMap::new());
     // Each thread takes one item after the other, until none is left or the run is cancelled.
     let work = || {
-        let mut outcomes = Vec::new();
         while client.deadline().check_not_cancelled().is_ok() {
             let index = next_index.fetch_add(1, Relaxed);
             let Some(item) = items.get(index) else {
@@ -52,33 +54,26 @@ where
             if outcome.is_err() {
                 client.cancel();
             }
-            outcomes.push((index, outcome));
+            let mut ended = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.insert(index, outcome);
         }
-        outcomes
     };
-
-    let mut outcomes = Vec::new();
     thread::scope(|scope| {
-        let mut helpers = Vec::new();
+        // This thread works, too, so one fewer is started.
         for _ in 1..items.len().min(MAX_CONNECTIONS) {
-            // If no thread can be started, the others have more to do.
-            if let Ok(helper) = thread::Builder::new().spawn_scoped(scope, work) {
-                helpers.push(helper);
-            }
+            // If a thread cannot be started, the others have more to do.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
-        // This thread works, too, so there is one helper fewer than connections.
-        outcomes.extend(work());
-        for helper in helpers {
-            outcomes.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
+        work();
     });
-    outcomes.sort_by_key(|(index, _)| *index);
 
-    // The run is cancelled by a step that has failed with an error of its own. So without such an error there is
-    // a result for every item.
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    // Only an error cancels the run. So if there is no error, there is a result for every item.
     let mut results = Vec::new();
     let mut errors = Vec::new();
-    for (_, outcome) in outcomes {
+    for outcome in outcomes.into_values() {
         match outcome {
             Ok(result) => results.push(result),
             Err(error) if error.is::<Cancelled>() => {}

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{self, ErrorCode, HandshakeError, MidHandshakeSslStream};
+use openssl::ssl::{self, ErrorCode, HandshakeError};
 use openssl::ssl::{Ssl, SslContext, SslStream, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
@@ -31,8 +31,6 @@ pub struct TlsConnector<C> {
     tcp: C,
 }
 
-type Handshake = Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>>;
-
 impl<C: Connector> TlsConnector<C> {
     /// Creates a connector.
     pub fn new(trust: Trust, tcp: C) -> TlsConnector<C> {
@@ -45,30 +43,17 @@ impl<C: Connector> TlsConnector<C> {
         &self,
         details: &ConnectionDetails,
         connection: Box<dyn Transport>,
-    ) -> Result<SslStream<TransportAdapter>, Error> {
+    ) -> Result<SslStream<TransportAdapter>, TlsError> {
         let Some(quick) = self.trust.quick() else {
-            return self.connect_with_complete_trust(details, connection);
+            return handshake(self.trust.complete()?, details, connection);
         };
         match handshake(quick, details, connection) {
-            Ok(stream) => Ok(stream),
-            Err(HandshakeError::Failure(stream)) if refusal(&stream).is_some() => {
-                match self.tcp.connect(details, None)? {
-                    Some(second) => self.connect_with_complete_trust(details, second.boxed()),
-                    None => Err(Error::ConnectionFailed),
-                }
+            Err(TlsError::Untrusted(_)) => {
+                let second = self.tcp.connect(details, None)?;
+                let second = second.ok_or(Error::ConnectionFailed)?;
+                handshake(self.trust.complete()?, details, second.boxed())
             }
-            Err(error) => Err(handshake_error(error)),
-        }
-    }
-
-    fn connect_with_complete_trust(
-        &self,
-        details: &ConnectionDetails,
-        connection: Box<dyn Transport>,
-    ) -> Result<SslStream<TransportAdapter>, Error> {
-        match self.trust.complete() {
-            Ok(context) => handshake(context, details, connection).map_err(handshake_error),
-            Err(errors) => Err(openssl_error(&errors)),
+            result => result,
         }
     }
 }
@@ -100,7 +85,7 @@ fn handshake(
     context: &SslContext,
     details: &ConnectionDetails,
     connection: Box<dyn Transport>,
-) -> Handshake {
+) -> Result<SslStream<TransportAdapter>, TlsError> {
     let mut adapter = TransportAdapter::new(connection, details.current_time.clone());
     adapter.set_timeout(details.timeout);
     let mut ssl = Ssl::new(context)?;
@@ -116,7 +101,7 @@ fn handshake(
             parameters.set_host(host)?;
         }
     }
-    ssl.connect(adapter)
+    ssl.connect(adapter).map_err(TlsError::from)
 }
 
 /// A TLS connection in the form that ureq wants: it fills and empties the buffers, and this moves their
@@ -142,7 +127,7 @@ impl Transport for TlsTransport {
         let amount = match self.stream.ssl_read(self.buffers.input_append_buf()) {
             Ok(amount) => amount,
             Err(error) if error.code() == ErrorCode::ZERO_RETURN => 0,
-            Err(error) => return Err(ssl_error(error)),
+            Err(error) => return Err(TlsError::from(error).into()),
         };
         self.buffers.input_appended(amount);
         Ok(amount > 0)
@@ -163,60 +148,88 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Says why there is no TLS connection. If OpenSSL has found the server or its certificate wrong, that is an
-/// `Error::Other`, which is not tried again. If the connection was lost, it is an `Error::Io`, which is.
-fn handshake_error(error: HandshakeError<TransportAdapter>) -> Error {
-    match error {
-        HandshakeError::SetupFailure(errors) => openssl_error(&errors),
-        HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
-            match refusal(&stream) {
-                Some(verdict) => certificate_error(verdict),
-                None => ssl_error(stream.into_error()),
-            }
+/// Why there is no TLS connection.
+enum TlsError {
+    /// The server's certificate is not trusted, or not for its host.
+    Untrusted(X509VerifyResult),
+    /// OpenSSL and the server do not agree, or OpenSSL cannot be set up.
+    OpenSsl(ErrorStack),
+    /// The connection below TLS failed, for example by a timeout or a reset.
+    Connection(Error),
+}
+
+impl From<HandshakeError<TransportAdapter>> for TlsError {
+    fn from(error: HandshakeError<TransportAdapter>) -> TlsError {
+        let stream = match error {
+            HandshakeError::SetupFailure(errors) => return TlsError::OpenSsl(errors),
+            HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => stream,
+        };
+        let must_be_trusted = stream.ssl().verify_mode() != SslVerifyMode::NONE;
+        let verdict = stream.ssl().verify_result();
+        if must_be_trusted && verdict != X509VerifyResult::OK {
+            TlsError::Untrusted(verdict)
+        } else {
+            TlsError::from(stream.into_error())
         }
     }
 }
 
-/// Returns why the server's certificate was refused, if it was.
-fn refusal(stream: &MidHandshakeSslStream<TransportAdapter>) -> Option<X509VerifyResult> {
-    let ssl = stream.ssl();
-    let must_be_trusted = ssl.verify_mode() != SslVerifyMode::NONE;
-    let verdict = ssl.verify_result();
-    if must_be_trusted && verdict != X509VerifyResult::OK {
-        Some(verdict)
-    } else {
-        None
+impl From<ssl::Error> for TlsError {
+    fn from(error: ssl::Error) -> TlsError {
+        if let Some(errors) = error.ssl_error() {
+            return TlsError::OpenSsl(errors.clone());
+        }
+        match error.into_io_error() {
+            Ok(cause) => TlsError::Connection(cause.into()),
+            Err(_) => TlsError::Connection(Error::Io(ErrorKind::UnexpectedEof.into())),
+        }
     }
 }
 
-/// Returns OpenSSL's own error, or else that of the connection below TLS, such as a timeout or a reset.
-fn ssl_error(error: ssl::Error) -> Error {
-    if let Some(errors) = error.ssl_error() {
-        return openssl_error(errors);
+impl From<ErrorStack> for TlsError {
+    fn from(errors: ErrorStack) -> TlsError {
+        TlsError::OpenSsl(errors)
     }
-    match error.into_io_error() {
-        Ok(cause) => cause.into(),
-        Err(_) => Error::Io(ErrorKind::UnexpectedEof.into()),
+}
+
+impl From<Error> for TlsError {
+    fn from(error: Error) -> TlsError {
+        TlsError::Connection(error)
+    }
+}
+
+impl From<TlsError> for Error {
+    /// What would happen again at another try becomes an `Error::Other` that holds a [`Failure`], which
+    /// `acme/transport.rs` takes out again.
+    fn from(error: TlsError) -> Error {
+        match error {
+            TlsError::Untrusted(verdict) => Error::Other(Box::new(untrusted(verdict))),
+            TlsError::OpenSsl(errors) => openssl_error(&errors),
+            TlsError::Connection(error) => error,
+        }
     }
 }
 
 fn openssl_error(errors: &ErrorStack) -> Error {
-    let first_reason = errors.errors().first().and_then(|error| error.reason());
-    let reason = first_reason.unwrap_or("no reason given");
+    let first = errors.errors().first();
+    let reason = first
+        .and_then(|it| it.reason())
+        .unwrap_or("no reason given");
     let failure = Failure::new(format!("no TLS with it: {reason}"));
     match reason {
+        // The server has closed the connection.
         "unexpected eof while reading" => Error::Io(ErrorKind::UnexpectedEof.into()),
-        "wrong version number" => {
-            permanent(failure.with_hint("is this the port where it speaks https?"))
-        }
-        _ => permanent(failure),
+        "wrong version number" => Error::Other(Box::new(
+            failure.with_hint("is this the port where it speaks https?"),
+        )),
+        _ => Error::Other(Box::new(failure)),
     }
 }
 
-/// Returns the error for a server whose certificate is refused.
-fn certificate_error(verdict: X509VerifyResult) -> Error {
+/// Returns what the user is told of a server whose certificate is refused.
+fn untrusted(verdict: X509VerifyResult) -> Failure {
     let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
-    permanent(match verdict.as_raw() {
+    match verdict.as_raw() {
         CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
             failure.with_hint("is the clock of this machine right?")
         }
@@ -227,10 +240,5 @@ fn certificate_error(verdict: X509VerifyResult) -> Error {
             "for a private CA, name its root with --ca-bundle; else install ca-certificates",
         ),
         _ => failure,
-    })
-}
-
-/// Wraps a failure that would happen again at another try. `acme/transport.rs` unwraps it.
-fn permanent(failure: Failure) -> Error {
-    Error::Other(Box::new(failure))
+    }
 }

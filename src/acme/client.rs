@@ -1,8 +1,7 @@
 //! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
 
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -132,7 +131,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached.
     pub fn get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
-        self.send(purpose, url, None, Effect::Repeatable)
+        self.send_repeatable(purpose, url, None)
     }
 
     /// Sends a signed request that the CA may act on twice without harm.
@@ -141,7 +140,7 @@ impl<'a> Client<'a> {
     /// The CA refuses, or cannot be reached.
     pub fn post(&self, purpose: Purpose, url: &AcmeUrl, payload: &Value) -> Result<Response> {
         let payload = payload.to_string();
-        self.send(purpose, url, Some(&payload), Effect::Repeatable)
+        self.send_repeatable(purpose, url, Some(&payload))
     }
 
     /// Reads a resource: a signed request with an empty payload (§6.3).
@@ -149,7 +148,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The CA refuses, or cannot be reached.
     pub fn post_as_get(&self, purpose: Purpose, url: &AcmeUrl) -> Result<Response> {
-        self.send(purpose, url, Some(""), Effect::Repeatable)
+        self.send_repeatable(purpose, url, Some(""))
     }
 
     /// Sends a signed request that the CA must act on once only. It is sent again if the CA says that it
@@ -164,53 +163,56 @@ impl<'a> Client<'a> {
         payload: &Value,
     ) -> Result<Submission> {
         let payload = payload.to_string();
-        match self.send(purpose, url, Some(&payload), Effect::Once) {
-            Ok(response) => Ok(Submission::Accepted(response)),
-            Err(error) if error.is::<OutcomeUnclear>() => Ok(Submission::Unclear),
-            Err(error) => Err(error),
-        }
+        self.send(purpose, url, Some(&payload), Effect::Once)
     }
 
-    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a thread
-    /// of `scope` fetches a nonce. This function waits for the first response, or until all threads have ended
-    /// without one. Errors are ignored: where they matter, later requests meet them again and report them.
+    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a nonce is
+    /// fetched: on one by this thread, on the others by threads of `scope`, which go on when this function returns.
+    /// Errors are ignored: where they matter, later requests meet them again and report them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
-        let Some(directory) = self.directory.get() else {
-            return;
-        };
-        // The threads send a signal when they have a response. The channel closes when they have all ended.
-        let (sender, receiver) = mpsc::channel();
-        for _ in 0..count.min(MAX_CONNECTIONS) {
-            let response_signal = sender.clone();
-            let open = move || {
-                let request = Request {
-                    purpose: Purpose::NewNonce,
-                    url: &directory.new_nonce,
-                    jws: None,
-                };
-                let deadline = self.deadline.at_most(OPEN_TIMEOUT);
-                if let Ok(response) = self.transport.send(&request, &deadline) {
-                    self.nonces.add_from_response(&response);
-                    let _ = response_signal.send(());
-                }
+        let open_one = || {
+            let Some(directory) = self.directory.get() else {
+                return;
             };
+            let request = Request {
+                purpose: Purpose::NewNonce,
+                url: &directory.new_nonce,
+                jws: None,
+            };
+            let deadline = self.deadline.at_most(OPEN_TIMEOUT);
+            if let Ok(response) = self.transport.send(&request, &deadline) {
+                self.nonces.add_from_response(&response);
+            }
+        };
+        for _ in 1..count.min(MAX_CONNECTIONS) {
             // If no thread can be started, there is one connection fewer.
-            let _ = thread::Builder::new().spawn_scoped(scope, open);
+            let _ = thread::Builder::new().spawn_scoped(scope, open_one);
         }
-        // Without this, the channel would never close.
-        drop(sender);
-        let _ = receiver.recv();
+        open_one();
     }
 
-    /// Sends a request until the CA accepts it, it is unclear whether it did ([`OutcomeUnclear`]), or there is no
-    /// point in going on. With a payload the request is signed; without one it is a GET, or a HEAD for a nonce.
+    fn send_repeatable(
+        &self,
+        purpose: Purpose,
+        url: &AcmeUrl,
+        payload: Option<&str>,
+    ) -> Result<Response> {
+        match self.send(purpose, url, payload, Effect::Repeatable)? {
+            Submission::Accepted(response) => Ok(response),
+            // This does not happen: a request that is repeatable is sent again instead.
+            Submission::Unclear => bail!("{url}: the outcome is unclear"),
+        }
+    }
+
+    /// Sends a request until the CA accepts it, it is unclear whether it did, or there is no point in going on.
+    /// With a payload the request is signed; without one it is a GET, or a HEAD for a nonce.
     fn send(
         &self,
         purpose: Purpose,
         url: &AcmeUrl,
         payload: Option<&str>,
         effect: Effect,
-    ) -> Result<Response> {
+    ) -> Result<Submission> {
         let mut retries = Retries::new(effect);
         loop {
             if self.deadline.remaining().is_zero() {
@@ -232,7 +234,7 @@ impl<'a> Client<'a> {
                 self.nonces.add_from_response(response);
             }
             let error = match sent.and_then(Response::into_result) {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Submission::Accepted(response)),
                 Err(error) => error,
             };
             let remaining = self.deadline.remaining();
@@ -243,7 +245,7 @@ impl<'a> Client<'a> {
                 }
                 Decision::LookAtObject(pause) => {
                     self.report_and_sleep(&error, url, "looking what became of it", pause)?;
-                    bail!(OutcomeUnclear);
+                    return Ok(Submission::Unclear);
                 }
                 Decision::GiveUp(reason) => return Err(final_error(error, reason, url)),
             }
@@ -269,8 +271,8 @@ impl<'a> Client<'a> {
         }
         let directory = self.directory.get().context("no directory has been read")?;
         let url = &directory.new_nonce;
-        // `send` needs a nonce for signed requests only. This one is not signed, so it does not lead back here.
-        let response = self.send(Purpose::NewNonce, url, None, Effect::Repeatable)?;
+        // This request is not signed, so it needs no nonce itself.
+        let response = self.get(Purpose::NewNonce, url)?;
         let nonce = response
             .nonce()
             .with_context(|| format!("{url} gives no usable Replay-Nonce"))?;
@@ -293,18 +295,6 @@ impl<'a> Client<'a> {
         Ok(())
     }
 }
-
-/// Marks an error after which nobody knows whether the CA has acted.
-#[derive(Debug)]
-struct OutcomeUnclear;
-
-impl fmt::Display for OutcomeUnclear {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the outcome is unclear")
-    }
-}
-
-impl std::error::Error for OutcomeUnclear {}
 
 /// Returns the error of a request that is given up, with a hint on when to try again.
 fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {

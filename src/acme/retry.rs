@@ -76,29 +76,45 @@ impl Retries {
         remaining: Duration,
         random: u8,
     ) -> Decision {
-        if kind == ErrorKind::BadNonce && self.nonce_retries < MAX_NONCE_RETRIES {
-            self.nonce_retries += 1;
-            return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
+        match (kind, self.effect) {
+            (ErrorKind::BadNonce, _) if self.nonce_retries < MAX_NONCE_RETRIES => {
+                self.nonce_retries += 1;
+                Decision::TryAnotherNonce(self.nonce_pause().min(remaining))
+            }
+            (ErrorKind::BadNonce | ErrorKind::Permanent, _)
+            | (ErrorKind::WrongState, Effect::Repeatable) => {
+                give_up(Reason::WouldFailAgain, retry_after)
+            }
+            // The CA has not acted, or may act again.
+            (ErrorKind::TooManyRequests, _) | (ErrorKind::OutcomeUnknown, Effect::Repeatable) => {
+                match self.next_pause(retry_after, remaining, random) {
+                    Some(pause) => Decision::TryAgain(pause),
+                    None => give_up(Reason::NoTimeLeft, retry_after),
+                }
+            }
+            // The CA may have acted.
+            (ErrorKind::WrongState | ErrorKind::OutcomeUnknown, Effect::Once) => {
+                match self.next_pause(retry_after, remaining, random) {
+                    Some(pause) => Decision::LookAtObject(pause),
+                    None => give_up(Reason::NoTimeLeft, retry_after),
+                }
+            }
         }
+    }
 
-        let would_fail_again = match kind {
-            ErrorKind::BadNonce | ErrorKind::Permanent => true,
-            ErrorKind::WrongState => self.effect == Effect::Repeatable,
-            ErrorKind::TooManyRequests | ErrorKind::OutcomeUnknown => false,
-        };
-        if would_fail_again {
-            return give_up(Reason::WouldFailAgain, retry_after);
-        }
+    /// Returns the pause before the next try, unless there is no time left for both.
+    fn next_pause(
+        &mut self,
+        retry_after: Option<Duration>,
+        remaining: Duration,
+        random: u8,
+    ) -> Option<Duration> {
         let pause = with_jitter(self.backoff, random).max(retry_after.unwrap_or_default());
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        if pause + MIN_TRY_TIME >= remaining {
-            return give_up(Reason::NoTimeLeft, retry_after);
-        }
-        let has_not_acted = kind == ErrorKind::TooManyRequests;
-        if has_not_acted || self.effect == Effect::Repeatable {
-            Decision::TryAgain(pause)
+        if pause + MIN_TRY_TIME < remaining {
+            Some(pause)
         } else {
-            Decision::LookAtObject(pause)
+            None
         }
     }
 

@@ -1,11 +1,9 @@
 //! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no attempt at the CA
 //! is used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
-//! ten redirects over http and https, no proxy, and any certificate is accepted on the way. ureq does the HTTP,
-//! with a resolver of ours that chooses the address and notes it.
+//! ten redirects over http and https, no proxy, and any certificate is accepted on the way.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -13,7 +11,7 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{NextTimeout, TcpConnector};
+use ureq::unversioned::transport::{NextTimeout, TcpConnector, time as ureq_time};
 
 use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
@@ -54,7 +52,7 @@ pub enum Finding {
 /// Fetches `url`, whose port is `port`, and compares what is there with the key authorization.
 ///
 /// # Errors
-/// OpenSSL cannot be set up, or the run was cancelled. What the web server does wrong is a [`Finding`].
+/// The run was cancelled. Whatever the check meets is a [`Finding`].
 pub fn fetch_and_compare(
     url: &str,
     port: u16,
@@ -62,12 +60,10 @@ pub fn fetch_and_compare(
     deadline: &Deadline,
 ) -> Result<Finding> {
     let name_deadline = deadline.at_most(NAME_TIMEOUT);
-    let route = Route::default();
-    let agent = new_agent(&route)?;
     let started = Instant::now();
     loop {
-        route.clear();
-        let answer = fetch(&agent, url, port, &route, &name_deadline);
+        let mut route = Route::default();
+        let answer = fetch(url, port, &mut route, &name_deadline);
         let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
         if is_worth_a_retry(&answer) && has_patience {
             name_deadline.sleep(RETRY_PAUSE)?;
@@ -77,32 +73,11 @@ pub fn fetch_and_compare(
     }
 }
 
-fn new_agent(route: &Route) -> Result<Agent> {
-    let config = Agent::config_builder()
-        .proxy(None)
-        .user_agent(USER_AGENT)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .input_buffer_size(BUFFER_BYTES)
-        .output_buffer_size(BUFFER_BYTES)
-        .build();
-    let connector = TlsConnector::new(Trust::in_anybody()?, TcpConnector::default());
-    let resolver = ValidatorsResolver(route.clone());
-    Ok(Agent::with_parts(config, connector, resolver))
-}
-
 /// Returns the response to which `url` leads, and notes on `route` how it got there.
-fn fetch(
-    agent: &Agent,
-    url: &str,
-    port: u16,
-    route: &Route,
-    deadline: &Deadline,
-) -> Result<Response> {
+fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result<Response> {
     let mut uri: Uri = url.parse()?;
     for _ in 0..=MAX_REDIRECTS {
-        let response = get(agent, &uri, deadline)?;
+        let response = get(&uri, route, deadline)?;
         let status = response.status;
         let location = match response.headers.get("Location") {
             Some(location) if (300..400).contains(&status) => location.to_str()?,
@@ -124,33 +99,64 @@ fn fetch(
     bail!("validators follow {MAX_REDIRECTS} redirects and no more")
 }
 
-fn get(agent: &Agent, uri: &Uri, deadline: &Deadline) -> Result<Response, ureq::Error> {
+/// Sends one request, and shows it and the response if the user wants to see them.
+fn get(uri: &Uri, route: &mut Route, deadline: &Deadline) -> Result<Response> {
     let exchange = Exchange::with_the_web_server(uri);
+    let result = get_from_one_address(uri, route, deadline);
+    if let Some(exchange) = exchange {
+        exchange.end(result.as_ref());
+    }
+    Ok(result?)
+}
+
+/// Sends one request to the address that a validator would choose, and notes on `route` which one that is.
+fn get_from_one_address(
+    uri: &Uri,
+    route: &mut Route,
+    deadline: &Deadline,
+) -> Result<Response, ureq::Error> {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .user_agent(USER_AGENT)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        .build();
+
+    // ureq would choose among all addresses of a name in its own way. So they are looked up first, and ureq gets
+    // only one.
+    let lookup_timeout = NextTimeout {
+        after: ureq_time::Duration::Exact(deadline.remaining()),
+        ..NextTimeout::default()
+    };
+    let mut addresses = DefaultResolver::default().resolve(uri, &config, lookup_timeout)?;
+    addresses.sort_by_key(|address| address.is_ipv4());
+    let resolver = OneAddress(first_reachable(&addresses, route, deadline)?);
+
+    let trust = Trust::in_anybody().map_err(|errors| ureq::Error::Other(errors.into()))?;
+    let connector = TlsConnector::new(trust, TcpConnector::default());
+    let agent = Agent::with_parts(config, connector, resolver);
     let timeout = deadline.remaining().max(MIN_TIMEOUT);
     let request = agent
         .get(uri)
         .config()
         .timeout_global(Some(timeout))
         .build();
-    let result = request.call().and_then(|response| {
-        let (parts, body) = response.into_parts();
-        let mut content = Vec::new();
-        // Nobody needs the body of a redirect.
-        if !parts.status.is_redirection() {
-            body.into_reader()
-                .take(MAX_BODY_BYTES)
-                .read_to_end(&mut content)?;
-        }
-        Ok(Response {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body: content,
-        })
-    });
-    if let Some(exchange) = exchange {
-        exchange.end(result.as_ref());
+    let (parts, body) = request.call()?.into_parts();
+    let mut content = Vec::new();
+    // Nobody needs the body of a redirect.
+    if !parts.status.is_redirection() {
+        body.into_reader()
+            .take(MAX_BODY_BYTES)
+            .read_to_end(&mut content)?;
     }
-    result
+    Ok(Response {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: content,
+    })
 }
 
 /// Returns where a redirect from `base` leads. The location may be a URL (`https://example.org/x`), a URL
@@ -229,52 +235,39 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     }
 }
 
-/// The addresses and redirects on the way to an answer. [`fetch`] notes the redirects, [`ValidatorsResolver`]
-/// the addresses.
-#[derive(Clone, Debug, Default)]
-struct Route(Arc<Mutex<Vec<String>>>);
+/// The addresses and redirects on the way to an answer.
+#[derive(Default)]
+struct Route(Vec<String>);
 
 impl Route {
-    fn add(&self, step: String) {
-        self.steps().push(step);
-    }
-
-    fn clear(&self) {
-        self.steps().clear();
+    fn add(&mut self, step: impl Into<String>) {
+        self.0.push(step.into());
     }
 
     /// Returns the steps, and what was found at the end of them, in one line.
     fn leading_to(&self, end: &str) -> String {
         let mut line = String::new();
-        for step in self.steps().iter() {
+        for step in &self.0 {
             line += &format!("{step}: ");
         }
         line + end
     }
-
-    fn steps(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Resolves host names for ureq as a validator does, and notes the addresses on the route. ureq would choose
-/// among all addresses of a name in its own way, so it gets only one.
+/// Tells ureq that every host has this one address.
 #[derive(Debug)]
-struct ValidatorsResolver(Route);
+struct OneAddress(SocketAddr);
 
-impl Resolver for ValidatorsResolver {
+impl Resolver for OneAddress {
     fn resolve(
         &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let end = Instant::now() + *timeout.after;
-        let mut addresses = DefaultResolver::default().resolve(uri, config, timeout)?;
-        addresses.sort_by_key(|address| address.is_ipv4());
-        let mut chosen = self.empty();
-        chosen.push(first_reachable(&addresses, end, &self.0)?);
-        Ok(chosen)
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
     }
 }
 
@@ -284,25 +277,24 @@ impl Resolver for ValidatorsResolver {
 /// No address accepts one. The error is that of the last address.
 fn first_reachable(
     addresses: &[SocketAddr],
-    end: Instant,
-    route: &Route,
+    route: &mut Route,
+    deadline: &Deadline,
 ) -> Result<SocketAddr, ureq::Error> {
     let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
     let mut last_error = ureq::Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         route.add(describe(address.ip()));
         if address.is_ipv6() && has_ipv4 {
-            route.add("IPv6 comes before IPv4, so its AAAA record must be right".to_owned());
+            route.add("IPv6 comes before IPv4, so its AAAA record must be right");
         }
         // Each address gets its share of the time, so that there is some left for the last one.
         let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
-        let remaining = end.saturating_duration_since(Instant::now());
-        let share = remaining / untried;
+        let share = deadline.remaining() / untried;
         match TcpStream::connect_timeout(address, share.max(MIN_TIMEOUT)) {
             Ok(_) => return Ok(*address),
             Err(error) => last_error = ureq::Error::Io(error),
         }
-        route.add("no connection".to_owned());
+        route.add("no connection");
     }
     Err(last_error)
 }

@@ -274,13 +274,13 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     if authorization.challenge.status != Status::Pending {
         return Ok(());
     }
-    // The client has paused before it says that the outcome is unclear.
-    if post_challenge(client, authorization)? {
-        return Ok(());
-    }
     let identifier = &authorization.identifier;
     let mut polling = Polling::new(client.deadline());
-    loop {
+    let mut poll_after = Duration::ZERO;
+    while !post_challenge(client, authorization)? {
+        polling.pause(poll_after, || {
+            format!("the CA to take the challenge for {identifier}")
+        })?;
         let purpose = Purpose::Authorization(Some(identifier));
         let update = read_authorization(client, purpose, &authorization.url)?;
         match update.resource.http_01() {
@@ -289,13 +289,9 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
             // The CA works on the challenge, or has decided and does not show it any more.
             Ok(_) | Err(_) => return Ok(()),
         }
-        if post_challenge(client, authorization)? {
-            return Ok(());
-        }
-        polling.pause(update.poll_after, || {
-            format!("the CA to take the challenge for {identifier}")
-        })?;
+        poll_after = update.poll_after;
     }
+    Ok(())
 }
 
 /// Posts to the challenge. Returns whether it is clear that the CA has heard.

@@ -1,6 +1,7 @@
 //! Waits until the CA has validated all names of an order. Section numbers in the comments refer to RFC
 //! 8555.
 
+use std::mem::take;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -68,19 +69,21 @@ fn poll_order(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                // This fails with the reason for each name that the CA does not accept, which says more than the
-                // order does.
                 survey.repeat(client)?;
-                return Err(update.resource.failure().into());
+                // What the CA says about names explains more than what it says about the order.
+                let failure = survey.failure();
+                return Err(failure.unwrap_or(update.resource.failure()).into());
             }
+            Status::Pending if Instant::now() < survey.next_at => {}
             Status::Pending => {
-                if Instant::now() >= survey.next_at {
-                    let open_before = survey.open.len();
-                    *survey = survey.repeat(client)?;
-                    if survey.open.len() < open_before && total > 1 {
-                        let verified = total - survey.open.len();
-                        info!("{verified} of {total} names verified");
-                    }
+                let open_before = survey.open.len();
+                survey.repeat(client)?;
+                if let Some(failure) = survey.failure() {
+                    return Err(failure.into());
+                }
+                if survey.open.len() < open_before && total > 1 {
+                    let verified = total - survey.open.len();
+                    info!("{verified} of {total} names verified");
                 }
             }
         }
@@ -100,15 +103,17 @@ pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>>
     Update::from_response(&response)
 }
 
-/// What the authorizations have said when they were last read.
+/// What the authorizations said when they were last read.
 struct Survey<'a> {
     /// Those that are undecided.
     open: Vec<&'a PendingAuthorization>,
-    /// The errors that the challenges of some of them show.
+    /// The names that the CA does not accept.
+    failed: Vec<NameFailure>,
+    /// The errors that challenges of undecided authorizations show.
     problems: Vec<NameFailure>,
-    /// Since when every survey has shown a problem of some name. `None` if this one has not.
+    /// Since when every survey has shown such a problem. `None` if the last one has not.
     problems_since: Option<Instant>,
-    /// When they may be read again.
+    /// When the authorizations may be read again.
     next_at: Instant,
 }
 
@@ -121,6 +126,7 @@ impl<'a> Survey<'a> {
         }
         Survey {
             open: pending.iter().collect(),
+            failed: Vec::new(),
             problems: Vec::new(),
             problems_since: None,
             next_at: Instant::now() + wait,
@@ -130,52 +136,51 @@ impl<'a> Survey<'a> {
     /// Reads the authorizations that are open, and tells the user which of them are valid now.
     ///
     /// # Errors
-    /// The CA does not accept some names, there have been problems for [`ERROR_GRACE`], or the CA cannot be
-    /// reached.
-    fn repeat(&self, client: &Client) -> Result<Survey<'a>> {
+    /// The CA cannot be reached.
+    fn repeat(&mut self, client: &Client) -> Result<()> {
         let updates = try_map_parallel(client, &self.open, |authorization| {
             let purpose = Purpose::Authorization(Some(&authorization.identifier));
             read_authorization(client, purpose, &authorization.url)
         })?;
-        let mut open = Vec::new();
-        let mut problems = Vec::new();
-        let mut failed = Vec::new();
         let mut wait = SURVEY_INTERVAL;
-        for (&authorization, update) in self.open.iter().zip(updates) {
+        self.problems.clear();
+        for (authorization, update) in take(&mut self.open).into_iter().zip(updates) {
             let name_failure = |problem: Problem| NameFailure {
                 identifier: authorization.identifier.clone(),
                 failure: problem.into(),
             };
             match update.resource.verdict() {
                 Verdict::Valid => info!("{} verified!", authorization.identifier),
-                Verdict::Failed(problem) => failed.push(name_failure(problem)),
+                Verdict::Failed(problem) => self.failed.push(name_failure(problem)),
                 Verdict::Pending(problem) => {
-                    open.push(authorization);
-                    problems.extend(problem.map(name_failure));
+                    self.open.push(authorization);
+                    self.problems.extend(problem.map(name_failure));
                     wait = wait.max(update.poll_after);
                 }
             }
         }
 
-        if !failed.is_empty() {
-            failed.extend(problems);
-            return Err(failure_of_names(failed).into());
-        }
         let now = Instant::now();
-        let problems_since = if problems.is_empty() {
-            None
-        } else {
-            Some(self.problems_since.unwrap_or(now))
-        };
-        if problems_since.is_some_and(|since| now - since >= ERROR_GRACE) {
-            return Err(failure_of_names(problems).into());
+        self.next_at = now + wait;
+        if self.problems.is_empty() {
+            self.problems_since = None;
+        } else if self.problems_since.is_none() {
+            self.problems_since = Some(now);
         }
-        Ok(Survey {
-            open,
-            problems,
-            problems_since,
-            next_at: now + wait,
-        })
+        Ok(())
+    }
+
+    /// Returns the error that ends the wait: the CA does not accept some names, or there have been problems for
+    /// [`ERROR_GRACE`]. `None` if there is hope.
+    fn failure(&self) -> Option<Failure> {
+        let is_patience_over = self
+            .problems_since
+            .is_some_and(|since| since.elapsed() >= ERROR_GRACE);
+        if self.failed.is_empty() && !is_patience_over {
+            return None;
+        }
+        let names = [self.failed.as_slice(), self.problems.as_slice()].concat();
+        Some(failure_of_names(names))
     }
 }
 

@@ -61,7 +61,8 @@ END
 pebble-challtestsrv -defaultIPv6 "" -dns01 "127.0.0.1:$dns" -http01 "" -https01 "" -tlsalpn01 "" \
     -management "127.0.0.1:$dns_management" >dns.log 2>&1 &
 servers=$!
-PEBBLE_VA_SLEEPTIME=3 pebble -config pebble.json -strict -dnsserver "127.0.0.1:$dns" >pebble.log 2>&1 &
+# With more threads than one Pebble can hang for good.
+GOMAXPROCS=1 PEBBLE_VA_SLEEPTIME=3 pebble -config pebble.json -strict -dnsserver "127.0.0.1:$dns" >pebble.log 2>&1 &
 servers="$servers $!"
 mkdir -p www/.well-known/acme-challenge
 busybox httpd -f -p "127.0.0.1:$http" -h www &

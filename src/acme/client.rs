@@ -1,7 +1,7 @@
 //! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -166,29 +166,36 @@ impl<'a> Client<'a> {
         self.send(purpose, url, Some(&payload), Effect::Once)
     }
 
-    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a nonce is
-    /// fetched: on one by this thread, on the others by threads of `scope`, which go on when this function returns.
-    /// Errors are ignored: where they matter, later requests meet them again and report them.
+    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a thread
+    /// of `scope` fetches a nonce. (One of them takes the connection that is open already, so it is done first.)
+    /// This function returns when the first response is there, or when all threads have ended without one. Errors
+    /// are ignored: where they matter, later requests meet them again and report them.
     pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
-        let open_one = || {
-            let Some(directory) = self.directory.get() else {
-                return;
-            };
-            let request = Request {
-                purpose: Purpose::NewNonce,
-                url: &directory.new_nonce,
-                jws: None,
-            };
-            let deadline = self.deadline.at_most(OPEN_TIMEOUT);
-            if let Ok(response) = self.transport.send(&request, &deadline) {
-                self.nonces.add_from_response(&response);
-            }
+        let Some(directory) = self.directory.get() else {
+            return;
         };
-        for _ in 1..count.min(MAX_CONNECTIONS) {
+        // Each thread sends a signal when it has a response. When all threads have ended, the channel closes.
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..count.min(MAX_CONNECTIONS) {
+            let response_signal = sender.clone();
+            let open = move || {
+                let request = Request {
+                    purpose: Purpose::NewNonce,
+                    url: &directory.new_nonce,
+                    jws: None,
+                };
+                let deadline = self.deadline.at_most(OPEN_TIMEOUT);
+                if let Ok(response) = self.transport.send(&request, &deadline) {
+                    self.nonces.add_from_response(&response);
+                    let _ = response_signal.send(());
+                }
+            };
             // If no thread can be started, there is one connection fewer.
-            let _ = thread::Builder::new().spawn_scoped(scope, open_one);
+            let _ = thread::Builder::new().spawn_scoped(scope, open);
         }
-        open_one();
+        // The channel stays open as long as there is any sender, so this one must go.
+        drop(sender);
+        let _ = receiver.recv();
     }
 
     fn send_repeatable(

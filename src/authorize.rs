@@ -1,4 +1,4 @@
-//! Proves the names of an order to the CA, in passes over all of them: each pass is made for all names
+//! Proves the names of an order to the CA, in passes over all of them: each step is done for all names
 //! before the next begins. The last pass, waiting for the CA, is in `validation.rs`. Section numbers in
 //! the comments refer to RFC 8555.
 
@@ -179,7 +179,7 @@ pub fn write_challenge_files<'a>(
     Ok(files)
 }
 
-/// Fetches all challenge files from the web server, before an attempt at the CA is used up. If there is no
+/// Fetches all challenge files from the web server, before a validation attempt is used up. If there is no
 /// response, or a redirect that validators do not follow, that is only a warning: this machine may not see the
 /// web server as the CA does.
 ///
@@ -230,7 +230,7 @@ impl ChallengeFile<'_> {
         format!("http://{host}{port_part}/.well-known/acme-challenge/{token}")
     }
 
-    /// Returns the words for a download by the local check that failed.
+    /// Returns the beginning of the message on a failed download by the local check.
     fn failed_download(&self, port: u16) -> String {
         format!(
             "Wrote file to {}, but couldn't download {}",
@@ -243,8 +243,8 @@ impl ChallengeFile<'_> {
 /// Tells the CA that it can validate all challenges (§7.5.1).
 ///
 /// # Errors
-/// The CA refuses a challenge, or cannot be reached. If it refuses several, the error lists them all; but after
-/// the first one no others are tried.
+/// The CA refuses a challenge, or cannot be reached. After the first refusal no other challenge is submitted. The
+/// error lists all refusals that have arrived by then.
 pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> Result<()> {
     let submitted = try_map_parallel(client, pending, |authorization| {
         submit_challenge(client, authorization)
@@ -268,7 +268,7 @@ pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> R
     }
 }
 
-/// Tells the CA of one challenge, again and again until it is clear that the CA has heard of it.
+/// Tells the CA of one challenge, repeatedly until it is clear that the CA has heard of it.
 fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<()> {
     // Another run of the same account may have done it.
     if authorization.challenge.status != Status::Pending {
@@ -277,7 +277,7 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     let identifier = &authorization.identifier;
     let mut polling = Polling::new(client.deadline());
     let mut poll_after = Duration::ZERO;
-    while !post_challenge(client, authorization)? {
+    while let Submission::Unclear = post_challenge(client, authorization)? {
         polling.pause(poll_after, || {
             format!("the CA to take the challenge for {identifier}")
         })?;
@@ -294,25 +294,22 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     Ok(())
 }
 
-/// Posts to the challenge. Returns whether it is clear that the CA has heard.
+/// Posts to the challenge.
 ///
 /// # Errors
 /// A [`NameFailure`] if the CA refuses, or cannot be reached and there is no time for another try. Another error
 /// if the run was cancelled or its time is over.
-fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<bool> {
+fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<Submission> {
     let identifier = &authorization.identifier;
     let purpose = Purpose::Challenge(identifier);
-    match client.post_once(purpose, &authorization.challenge.url, &json!({})) {
-        Ok(Submission::Accepted(_)) => Ok(true),
-        Ok(Submission::Unclear) => Ok(false),
-        Err(error) => match error.downcast::<Failure>() {
-            Ok(failure) => Err(Error::new(NameFailure {
-                identifier: identifier.clone(),
-                failure,
-            })),
-            Err(other) => Err(other),
-        },
-    }
+    let posted = client.post_once(purpose, &authorization.challenge.url, &json!({}));
+    posted.map_err(|error| match error.downcast::<Failure>() {
+        Ok(failure) => Error::new(NameFailure {
+            identifier: identifier.clone(),
+            failure,
+        }),
+        Err(other) => other,
+    })
 }
 
 /// Returns one failure for all names in `failed`, which is not empty.

@@ -14,7 +14,7 @@ use crate::files;
 use crate::time;
 
 /// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
-/// user's there may be others.)
+/// user's, unrelated certificates may follow the first.)
 pub struct Chain(Vec<X509>);
 
 impl Chain {
@@ -22,7 +22,7 @@ impl Chain {
     ///
     /// # Errors
     /// There is no certificate, one is damaged, or there is a PEM block of another kind (§11.4).
-    pub fn parse(pem: &[u8]) -> Result<Chain> {
+    pub fn from_ca(pem: &[u8]) -> Result<Chain> {
         let text = String::from_utf8_lossy(pem);
         let mut block_count = 0;
         for label in files::pem_labels(&text) {
@@ -55,32 +55,28 @@ impl Chain {
 
     /// Returns what makes the certificate useless for the CSR, if anything does: another key, a missing
     /// name, or that it has expired.
-    ///
-    /// # Errors
-    /// OpenSSL cannot print this machine's time.
-    pub fn defect(&self, csr: &Csr) -> Result<Option<String>> {
+    pub fn defect(&self, csr: &Csr) -> Option<String> {
         let leaf = self.leaf();
         let is_for_key = leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key));
         if !is_for_key {
-            let defect = "the certificate is for another key than the CSR's";
-            return Ok(Some(defect.to_owned()));
+            return Some("the certificate is for another key than the CSR's".to_owned());
         }
-        let names = names(leaf);
+        let names = certificate_names(leaf);
         for identifier in &csr.identifiers {
             if !names.contains(identifier) {
-                return Ok(Some(format!(
+                return Some(format!(
                     "the certificate is not for {identifier}, which the CSR asks for"
-                )));
+                ));
             }
         }
         if self.is_expired() {
             let not_after = leaf.not_after();
-            let now = time::to_text(time::now())?;
-            return Ok(Some(format!(
+            let now = time::to_text(time::now());
+            return Some(format!(
                 "the certificate ended at {not_after}; by this machine's clock it is {now}"
-            )));
+            ));
         }
-        Ok(None)
+        None
     }
 
     /// Checks an issued chain. What makes it useless is an error. Oddities are warnings, because an issued
@@ -90,13 +86,13 @@ impl Chain {
     /// It has a [`defect`](Chain::defect), its notBefore is malformed, or the leaf is not signed by the
     /// certificate that has its issuer's name.
     pub fn check(&self, csr: &Csr) -> Result<()> {
-        if let Some(defect) = self.defect(csr)? {
+        if let Some(defect) = self.defect(csr) {
             bail!(defect);
         }
         self.check_issuer_signature()?;
         let not_before = self.leaf().not_before();
         if time::from_asn1(not_before)? > time::now() {
-            let now = time::to_text(time::now())?;
+            let now = time::to_text(time::now());
             warn!(
                 "the certificate begins at {not_before}; by this machine's clock it is {now}, is that right?"
             );
@@ -113,26 +109,27 @@ impl Chain {
         Ok(())
     }
 
-    /// Checks the leaf against every certificate of the chain that has its issuer's name. One that fits
-    /// is enough. If there is none with that name, nothing can be checked.
+    /// Checks the leaf's signature by every certificate of the chain that has its issuer's name. One that fits
+    /// is enough. If none has that name, nothing can be checked.
     fn check_issuer_signature(&self) -> Result<()> {
         let leaf = self.leaf();
-        let mut signatures = Vec::new();
+        let mut is_bad = false;
+        let mut is_of_unknown_kind = false;
         for other in &self.0[1..] {
             if is_same_name(other.subject_name(), leaf.issuer_name()) {
-                signatures.push(check_signature(leaf, other));
+                match check_signature(leaf, other) {
+                    Signature::Good => return Ok(()),
+                    Signature::Bad => is_bad = true,
+                    Signature::OfUnknownKind => is_of_unknown_kind = true,
+                }
             }
         }
-        if signatures.contains(&Signature::Good) {
-            return Ok(());
-        }
-        if signatures.contains(&Signature::Bad) {
+        if is_bad {
             bail!("the certificate's signature is not its issuer's");
         }
-        if signatures.contains(&Signature::OfUnknownKind) {
+        if is_of_unknown_kind {
             warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
         }
-        // If `signatures` is empty, the chain does not hold the issuer, and there is nothing to check.
         Ok(())
     }
 
@@ -153,7 +150,7 @@ impl Chain {
         let leaf = self.leaf();
         let not_after = leaf.not_after();
         let issuer = short_name(leaf.issuer_name());
-        let count = names(leaf).len();
+        let count = certificate_names(leaf).len();
         let unit = if count == 1 { "name" } else { "names" };
         format!("Valid until {not_after}, issued by {issuer}, {count} {unit}")
     }
@@ -171,7 +168,7 @@ impl Chain {
 
     /// Returns the names that the certificate is for but the CSR does not ask for.
     pub fn extra_names(&self, csr: &Csr) -> Vec<Identifier> {
-        let mut extra = names(self.leaf());
+        let mut extra = certificate_names(self.leaf());
         extra.retain(|name| !csr.identifiers.contains(name));
         extra
     }
@@ -230,9 +227,13 @@ impl Chain {
 }
 
 /// Returns the DNS names and IP addresses that a certificate is for.
-fn names(certificate: &X509Ref) -> Vec<Identifier> {
+fn certificate_names(certificate: &X509Ref) -> Vec<Identifier> {
     let names = certificate.subject_alt_names();
-    names.iter().flatten().filter_map(csr::identifier).collect()
+    names
+        .iter()
+        .flatten()
+        .filter_map(csr::from_general_name)
+        .collect()
 }
 
 /// The result of checking a signature.
@@ -333,7 +334,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_no_chain(bytes: Vec<u8>) {
-            prop_assert!(Chain::parse(&bytes).is_err() && Chain::from_file(&bytes).is_none());
+            prop_assert!(Chain::from_ca(&bytes).is_err() && Chain::from_file(&bytes).is_none());
         }
 
         /// A chain with some bytes changed is refused, or can be looked at all the same.
@@ -343,10 +344,10 @@ mod tests {
             let whole = WHOLE.get_or_init(|| [example(), example()].map(|one| one.to_pem().unwrap()).concat());
             let mut damaged = whole.clone();
             damaged[place.index(whole.len())] = byte;
-            if let Ok(chain) = Chain::parse(&damaged) {
+            if let Ok(chain) = Chain::from_ca(&damaged) {
                 let _ = (chain.summary(), chain.certificate_id(), chain.not_after(), chain.is_staging());
                 let _ = (chain.leads_to("x"), check_signature(chain.leaf(), chain.top()));
-                prop_assert!(Chain::parse(chain.to_pem().unwrap().as_bytes()).is_ok());
+                prop_assert!(Chain::from_ca(chain.to_pem().unwrap().as_bytes()).is_ok());
             }
         }
 
@@ -359,7 +360,7 @@ mod tests {
             ),
         ) {
             let text: String = blocks.iter().map(|(begin, body, end)| format!("{begin}{body}\n{end}")).collect();
-            prop_assert!(Chain::parse(text.as_bytes()).is_err());
+            prop_assert!(Chain::from_ca(text.as_bytes()).is_err());
         }
     }
 }

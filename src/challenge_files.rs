@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::acme::resources::Token;
 use crate::temporary::TemporaryFile;
 
-/// How often getcrt tries to create a file. A leftover with its name costs one try, and so does each other
-/// run that creates a file with that name at the same moment.
+/// How often getcrt tries to create a file. Removing a leftover takes one try, and so does each collision with
+/// another run.
 const MAX_TRIES: u32 = 10;
 
 /// The directory that the web server serves as `/.well-known/acme-challenge/`.
@@ -45,8 +45,8 @@ impl AcmeDir {
     }
 }
 
-/// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also be the file of
-/// another run of the same account, which is under way. That run will leave ours alone.)
+/// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also belong to
+/// another run of the same account that is under way. That run will not remove ours.)
 fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
     let mut tries = 0;
     loop {

@@ -22,7 +22,7 @@ pub struct Csr {
     request: X509Req,
     /// The key that the certificate will be for.
     pub key: PKey<Public>,
-    /// The names, each once: the common name first if it counts, then those of the SAN extension.
+    /// The names, each once: the common name first, unless it is ignored, then those of the SAN extension.
     pub identifiers: Vec<Identifier>,
 }
 
@@ -48,7 +48,7 @@ impl Csr {
         if !request.verify(&key).unwrap_or(false) {
             bail!("the CSR's signature does not verify, so the file is damaged");
         }
-        let identifiers = identifiers(&request)?;
+        let identifiers = requested_names(&request)?;
         Ok(Csr {
             request,
             key,
@@ -61,7 +61,7 @@ impl Csr {
         self.identifiers.iter().position(|it| it == identifier)
     }
 
-    /// Returns the request in the form in which the CA gets it (RFC 8555 §7.4).
+    /// Returns the request in DER, as the CA gets it (RFC 8555 §7.4).
     ///
     /// # Errors
     /// OpenSSL cannot encode it.
@@ -70,7 +70,7 @@ impl Csr {
     }
 }
 
-fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
+fn requested_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     let alternatives = subject_alternative_names(request)?;
     let mut names = Vec::new();
     for entry in request.subject_name().entries_by_nid(Nid::COMMONNAME) {
@@ -95,19 +95,15 @@ fn identifiers(request: &X509ReqRef) -> Result<Vec<Identifier>> {
 /// `alternatives` are the names of the SAN extension.
 ///
 /// # Errors
-/// It is a wildcard. Or there are no alternative names, and it is neither a DNS name nor an address.
+/// It is a wildcard. Or it is the only name, and neither a DNS name nor an IP address.
 fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
     refuse_wildcard(text)?;
-    let parsed = match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Identifier::Ip(address)),
-        Err(_) => dns_name(text),
-    };
     if alternatives.is_empty() {
-        let name = parsed?;
+        let name = dns_name_or_ip(text)?;
         warn_of_lone_common_name(&name);
         return Ok(Some(name));
     }
-    match parsed {
+    match dns_name_or_ip(text) {
         Ok(name) if alternatives.contains(&name) => Ok(Some(name)),
         // A host name that somebody forgot to repeat among the alternative names.
         Ok(Identifier::Dns(name)) if name.contains('.') => {
@@ -119,6 +115,13 @@ fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identif
             info!("Ignoring the common name `{text}`, which is no host name");
             Ok(None)
         }
+    }
+}
+
+fn dns_name_or_ip(text: &str) -> Result<Identifier> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Identifier::Ip(address)),
+        Err(_) => checked_dns_name(text),
     }
 }
 
@@ -144,10 +147,10 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     }
     let mut identifiers = Vec::new();
     for name in general_names(&san_extensions)? {
-        match identifier(&name)
-            .context("the CSR asks for a name that is neither DNS name nor IP")?
-        {
-            Identifier::Dns(text) => identifiers.push(dns_name(&text)?),
+        let identifier = from_general_name(&name)
+            .context("the CSR asks for a name that is neither DNS name nor IP")?;
+        match identifier {
+            Identifier::Dns(text) => identifiers.push(checked_dns_name(&text)?),
             address => identifiers.push(address),
         }
     }
@@ -155,35 +158,38 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
 }
 
 /// Returns the names in the SAN extension, of which there should be one or none. The openssl crate reads names
-/// from a certificate only, so the extension is put into an empty one. There it finds none if the extension
-/// is damaged or comes twice.
+/// from a certificate only, so the extension is put into an empty one.
 fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralName>> {
-    let mut certificate = X509::builder()?;
-    for extension in san_extensions {
-        certificate.append_extension2(extension)?;
-    }
-    match certificate.build().subject_alt_names() {
-        Some(names) => Ok(names),
-        None if san_extensions.is_empty() => Ok(Stack::new()?),
-        None => {
-            let count = san_extensions.len();
-            bail!("the CSR's subjectAltName extension is damaged, or there are {count} of it")
+    let names = match san_extensions {
+        [] => return Ok(Stack::new()?),
+        [extension] => {
+            let mut certificate = X509::builder()?;
+            certificate.append_extension2(extension)?;
+            certificate.build().subject_alt_names()
         }
-    }
+        _ => None,
+    };
+    let count = san_extensions.len();
+    names.with_context(|| {
+        format!("the CSR's subjectAltName extension is damaged, or there are {count} of it")
+    })
 }
 
-/// Whether the DER of an extension is that of a SAN extension. It begins with a tag (one byte), a length (one
-/// to five bytes) and the object identifier, so that is at one of five places.
+/// Whether the DER of an extension is that of a SAN extension.
 fn is_subject_alt_name(der: &[u8]) -> bool {
-    (2..=6).any(|start| {
-        let rest = der.get(start..).unwrap_or_default();
-        rest.starts_with(SUBJECT_ALT_NAME_OID)
-    })
+    // X.690 §8.1: a tag (one byte) and a length (one byte, which may say how many more bytes it takes). The object
+    // identifier follows.
+    let more_length_bytes = match der.get(1) {
+        Some(&length) if length >= 0x80 => usize::from(length - 0x80),
+        _ => 0,
+    };
+    let content = der.get(2 + more_length_bytes..).unwrap_or_default();
+    content.starts_with(SUBJECT_ALT_NAME_OID)
 }
 
 /// Returns a name of a certificate or CSR as an identifier, if it is a DNS name or an IP address. The
 /// DNS name may be one that no CA would accept.
-pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
+pub fn from_general_name(name: &GeneralNameRef) -> Option<Identifier> {
     if let Some(dns) = name.dnsname() {
         return Some(Identifier::Dns(dns.to_ascii_lowercase()));
     }
@@ -200,7 +206,7 @@ pub fn identifier(name: &GeneralNameRef) -> Option<Identifier> {
 ///
 /// # Errors
 /// It is a wildcard, or not a DNS name.
-fn dns_name(name: &str) -> Result<Identifier> {
+fn checked_dns_name(name: &str) -> Result<Identifier> {
     refuse_wildcard(name)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| {
@@ -336,7 +342,7 @@ mod tests {
 
         #[test]
         fn names_are_safe_in_a_url(name in "[-a-z0-9._*]{0,20}|\\PC{0,20}") {
-            if let Ok(Identifier::Dns(name)) = dns_name(&name) {
+            if let Ok(Identifier::Dns(name)) = checked_dns_name(&name) {
                 let url: ureq::http::Uri = format!("http://{name}:80/x").parse().unwrap();
                 prop_assert_eq!(url.host(), Some(name.as_str()));
                 prop_assert_eq!(url.path(), "/x");

@@ -57,7 +57,7 @@ impl Deadline {
         let goes_on = |is_cancelled: &mut bool| !*is_cancelled;
         let lock = self.switch.lock();
         let waited = self.switch.changed.wait_timeout_while(lock, pause, goes_on);
-        // This gives the lock back, which the check takes again.
+        // Give the lock back: the check takes it again.
         drop(waited);
         self.check_not_cancelled()
     }

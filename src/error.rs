@@ -4,13 +4,15 @@ use std::fmt;
 
 /// What went wrong, and what is printed below the `error:` line.
 ///
-/// It travels inside an [`anyhow::Error`], whose contexts say which step and object it concerns.
+/// It travels inside an [`anyhow::Error`], whose contexts say which step and object it concerns. If a CA
+/// refuses a request or cannot be reached, the error is always a `Failure`. An error that holds none has another cause:
+/// no time is left, the run was cancelled, a reply was not understood, a file cannot be used.
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
     message: String,
     /// The type of the CA's problem document, if the CA sent one (RFC 8555 §6.7).
     pub problem_type: Option<String>,
-    /// One line for each failed name, for each subproblem, or for each value that would have been right.
+    /// One line for each failed name, for each subproblem, or for each value that would have been accepted.
     pub details: Vec<String>,
     /// What the user can do about it.
     pub hint: Option<String>,

@@ -60,8 +60,8 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
 }
 
 /// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`. A block that is
-/// cut off after its first line counts, too. Labels are shown to the user, so of a first line that is damaged
-/// nothing is returned: it could hold a part of a key.
+/// cut off after its first line counts, too. Labels are shown to the user, so a first line that is damaged
+/// is replaced by a fixed text: it could hold a part of a key.
 pub fn pem_labels(text: &str) -> impl Iterator<Item = &str> {
     let blocks = text.split("-----BEGIN ").skip(1);
     blocks.map(|block| match block.split_once("-----") {

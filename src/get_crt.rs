@@ -1,6 +1,5 @@
 //! The conversation with the CA, from a CSR to a certificate. Section numbers in the comments refer to RFC 8555.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
@@ -55,12 +54,14 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     check_keys_differ(&account_key, &csr)?;
     info!("Found domains: {}", comma_separated(&csr.identifiers));
 
-    // These would fail at the end. Better to know before the CA is asked for anything.
+    // These would fail at the end. It is better to know before the CA is asked for anything.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
     let output = Output::open(options)?;
 
     let deadline = Deadline::after(Duration::from_secs(options.timeout));
-    let client = Client::new(&account_key, options.ca_bundle.as_deref(), deadline)?;
+    let directory_url = options.directory();
+    let ca_bundle = options.ca_bundle.as_deref();
+    let client = Client::new(&account_key, &directory_url, ca_bundle, deadline)?;
 
     let mut replaces = None;
     if options.renew && options.dry_run {
@@ -76,23 +77,23 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     info!("Getting directory...");
-    let directory = client
-        .directory(&options.directory())
-        .context("cannot use the directory")?;
+    let directory = client.directory().context("cannot use the directory")?;
     info!("Directory found!");
     if let Some(profile) = &options.profile {
         directory.check_profile(profile)?;
     }
 
-    let (order_url, response) = thread::scope(|scope| {
-        // Account and order need one connection, several names need more. They are opened in threads, which end
-        // before this block does. As soon as one connection is open, the account is registered over it.
-        if csr.identifiers.len() > 1 {
-            client.open_connections(scope, csr.identifiers.len());
-        }
+    let account_and_order = || {
         register_account(&client, directory, options)?;
         place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
-    })?;
+    };
+    // One connection is enough for account and order. Several names need more, which are opened meanwhile.
+    let name_count = csr.identifiers.len();
+    let (order_url, response) = if name_count > 1 {
+        client.with_connections_ahead(name_count, account_and_order)?
+    } else {
+        account_and_order()?
+    };
 
     complete_order(
         &client, &order_url, &response, options, &csr, &acme_dir, output,
@@ -100,7 +101,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     .with_context(|| format!("order {order_url}"))
 }
 
-/// Takes the order, which `response` describes, to the certificate: proves the names, sends the CSR, and
+/// Brings a new order, which `response` describes, to a certificate: proves the names, sends the CSR, and
 /// writes the chain.
 fn complete_order(
     client: &Client,
@@ -112,9 +113,8 @@ fn complete_order(
     output: Output,
 ) -> Result<Outcome> {
     let new_order: Update<Order> = Update::from_response(response)?;
-    // Some CAs leave this URL out of later responses. It may be missing here, too, but that is an error only
-    // when it is needed.
-    let finalize_url = new_order.resource.finalize_url();
+    // Some CAs leave this URL out of later responses.
+    let finalize_url = new_order.resource.finalize_url()?;
     info!("Order created!");
 
     let pending = read_authorizations(client, csr, &new_order.resource)?;
@@ -123,7 +123,7 @@ fn complete_order(
         check_challenge_files(client, &challenge_files, options.check_port)?;
     }
     submit_challenges(client, &pending)?;
-    let ready_order = wait_until_ready(client, order_url, new_order, &pending)?;
+    let validated_order = wait_until_ready(client, order_url, new_order, &pending)?;
     drop(challenge_files);
 
     if options.dry_run {
@@ -132,8 +132,7 @@ fn complete_order(
     }
 
     info!("Signing certificate...");
-    let submitted_order = submit_csr(client, order_url, &finalize_url?, ready_order, csr)?;
-    let chain_url = wait_until_issued(client, order_url, submitted_order)?;
+    let chain_url = finalize(client, order_url, &finalize_url, validated_order, csr)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
     output.write(&chain.to_pem()?)?;
     info!("{}", chain.summary());
@@ -193,7 +192,7 @@ fn find_or_create_account(
     }
     if let (Some(kid), Some(hmac_key_file)) = (&options.eab_kid, &options.eab_hmac_key) {
         // The binding is needed once, and its key may be gone by the next run. So the account is looked
-        // for without it first. Some CAs want it even for that.
+        // for without it first. Some CAs want the binding even for that.
         match client.register(new_account, &json!({"onlyReturnExisting": true})) {
             Ok(existing) => return Ok(existing),
             Err(error) if is_refusal(&error, "accountDoesNotExist") => {}
@@ -223,7 +222,7 @@ fn add_external_account_hint(mut error: Error, directory: &Directory) -> Error {
     error
 }
 
-/// Tells the user which contacts the CA has confirmed, or which it was sent: Let's Encrypt returns none.
+/// Tells the user which contacts the CA has confirmed or, if it confirms none (as Let's Encrypt), which were sent.
 fn report_contacts(requested: &[String], response: &Response) {
     let account: Value = response.json().unwrap_or_default();
     let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
@@ -260,8 +259,7 @@ fn place_order(
     Ok((url, response))
 }
 
-/// Sends an order that names the certificate that it replaces (RFC 9773 §5), and, if the CA refuses that,
-/// one that does not.
+/// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it.
 fn send_renewal_order(
     client: &Client,
     directory: &Directory,
@@ -287,56 +285,42 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR (§7.4), and returns the CA's description of the order after that. If it is unclear whether the
-/// CA has got the CSR, the order is read; if it is still ready, the CSR is sent again.
-fn submit_csr(
+/// Sends the CSR, and waits until the certificate is issued (§7.4). Returns where its chain is. If it is unclear
+/// whether the CA has got the CSR, the order is read; if it is still ready, the CSR is sent again.
+fn finalize(
     client: &Client,
     order_url: &AcmeUrl,
     finalize_url: &AcmeUrl,
-    ready_order: Update<Order>,
+    validated_order: Update<Order>,
     csr: &Csr,
-) -> Result<Update<Order>> {
+) -> Result<AcmeUrl> {
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let mut polling = Polling::new(client.deadline());
-    let mut update = ready_order;
+    let mut is_accepted = false;
+    let mut update = validated_order;
     loop {
         match update.resource.status {
-            Status::Ready => match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
-                Submission::Accepted(response) => return Update::from_response(&response),
-                Submission::Unclear => {}
-            },
-            // The CA works on a CSR, or the order lags behind its authorizations.
-            Status::Processing | Status::Pending => {}
-            Status::Valid | Status::Invalid | Status::Other(_) => return Ok(update),
+            Status::Valid => return update.resource.certificate_url(),
+            Status::Ready if !is_accepted => {
+                match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
+                    Submission::Accepted(response) => {
+                        is_accepted = true;
+                        update = Update::from_response(&response)?;
+                        continue;
+                    }
+                    Submission::Unclear => {}
+                }
+            }
+            // The CA works on the CSR. Or the order lags behind: some CAs call it pending although its names are
+            // proven, or ready although they have accepted the CSR.
+            Status::Processing | Status::Pending | Status::Ready => {}
+            Status::Invalid | Status::Other(_) => return Err(update.resource.failure().into()),
         }
-        polling.pause(update.poll_after, awaited_certificate)?;
+        polling.pause(update.poll_after, || {
+            "the CA to issue the certificate".to_owned()
+        })?;
         update = read_order(client, order_url)?;
     }
-}
-
-/// Waits until the certificate is issued (§7.4). Returns where its chain is.
-fn wait_until_issued(
-    client: &Client,
-    order_url: &AcmeUrl,
-    submitted_order: Update<Order>,
-) -> Result<AcmeUrl> {
-    let mut polling = Polling::new(client.deadline());
-    let mut update = submitted_order;
-    loop {
-        let order = &update.resource;
-        match order.status {
-            Status::Valid => return order.certificate_url(),
-            // After finalize, some CAs call an order ready or even pending again for a while.
-            Status::Processing | Status::Ready | Status::Pending => {}
-            Status::Invalid | Status::Other(_) => return Err(order.failure().into()),
-        }
-        polling.pause(update.poll_after, awaited_certificate)?;
-        update = read_order(client, order_url)?;
-    }
-}
-
-fn awaited_certificate() -> String {
-    "the CA to issue the certificate".to_owned()
 }
 
 /// Downloads the chain (§7.4.2), or the one that leads to `preferred` if the CA offers it, and checks it.
@@ -346,9 +330,9 @@ fn download_chain(
     csr: &Csr,
     preferred: Option<&str>,
 ) -> Result<Chain> {
-    let patient = client.with_deadline(client.deadline().at_least(DOWNLOAD_GRACE));
+    let patient = client.with_grace(DOWNLOAD_GRACE);
     let response = patient.post_as_get(Purpose::Certificate, url)?;
-    let default_chain = Chain::parse(&response.body)?;
+    let default_chain = Chain::from_ca(&response.body)?;
     if let Some(name) = preferred
         && !default_chain.leads_to(name)
     {
@@ -370,10 +354,10 @@ fn find_alternate_chain(
     preferred: &str,
 ) -> Option<Chain> {
     for url in default_response.alternate_urls() {
-        let hurried = client.with_deadline(client.deadline().at_most(ALTERNATE_TIMEOUT));
-        let downloaded = hurried
+        let downloaded = client
+            .with_timeout(ALTERNATE_TIMEOUT)
             .post_as_get(Purpose::Certificate, &url)
-            .and_then(|response| Chain::parse(&response.body));
+            .and_then(|response| Chain::from_ca(&response.body));
         match downloaded {
             Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {
                 Ok(()) => return Some(chain),

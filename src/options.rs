@@ -6,9 +6,9 @@ use clap::error::ErrorKind::ArgumentConflict;
 use clap::{ArgAction, CommandFactory, Parser, ValueHint};
 
 /// Let's Encrypt's production directory, the default CA.
-pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Let's Encrypt's staging directory: the same service with generous limits and untrusted roots.
-pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// acme-tiny's default for `--ca`. Scripts that pass it mean the default CA, so it counts as not given.
 const ACME_TINY_DEFAULT_CA: &str = "https://acme-v02.api.letsencrypt.org";
 

@@ -18,12 +18,12 @@ use crate::temporary::TemporaryFile;
 /// The most symlinks that are followed, as in Linux.
 const MAX_LINKS: usize = 40;
 /// How many bytes are written before a certificate is ordered, so that a full disk is noticed while nothing
-/// is lost. Usual chains have a tenth of that.
+/// is lost. A typical chain has a tenth of that.
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// Where the chain goes. It was checked that it can go there.
+/// Where the chain goes. It was checked that it can be written there.
 pub enum Output {
     /// Standard output.
     Stdout,
@@ -34,17 +34,23 @@ pub enum Output {
 /// A file that will be replaced, and the temporary file beside it that will take its place.
 pub struct Replacement {
     target: PathBuf,
-    /// What was known of the target when it was opened, if it existed.
-    old_metadata: Option<Metadata>,
-    old_chain: Option<Chain>,
+    /// The file that will be replaced, if there is one.
+    old: Option<OldFile>,
     /// The temporary file, open.
     file: File,
     /// Removes it, until it is renamed to the target.
     guard: TemporaryFile,
 }
 
+/// What is at the target before the run.
+struct OldFile {
+    metadata: Metadata,
+    /// The certificates in it, if there are any.
+    chain: Option<Chain>,
+}
+
 impl Output {
-    /// Prepares the place. For a file, the temporary file is created and its space is taken.
+    /// Prepares the destination. For a file, this creates the temporary file and reserves disk space.
     ///
     /// # Errors
     /// Stdout is closed. The file is not regular. It holds a PEM block that is no certificate, or a valid
@@ -70,7 +76,7 @@ impl Output {
     pub fn old_chain(&self) -> Option<&Chain> {
         match self {
             Output::Stdout => None,
-            Output::File(replacement) => replacement.old_chain.as_ref(),
+            Output::File(replacement) => replacement.old_chain(),
         }
     }
 
@@ -100,7 +106,7 @@ fn write_to_stdout(pem: &str) -> io::Result<()> {
 }
 
 /// Whether this process seems to have been started with stdout closed. In its place Rust's runtime opens
-/// /dev/null for reading and writing. Shells open it for writing only, so `> /dev/null` is told apart.
+/// /dev/null for reading and writing. Shells open it for writing only, so `> /dev/null` is not mistaken for it.
 fn is_stdout_closed() -> bool {
     let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     // A line `flags:	0100002`, in octal. The last digit is the access mode, and 2 is O_RDWR.
@@ -116,35 +122,26 @@ impl Replacement {
         let names_directory = path.to_string_lossy().ends_with('/');
         ensure!(!names_directory, "this names a directory, not a file");
         let target = follow_links(path)?;
-        let old_metadata = match fs::metadata(&target) {
-            Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        let old_chain = match &old_metadata {
-            Some(metadata) => {
-                let is_regular = metadata.is_file();
-                ensure!(
-                    is_regular,
-                    "this is no regular file; for stdout leave -o out"
-                );
-                read_old_chain(&target)?
-            }
-            None => None,
-        };
-        if options.is_staging() && !options.dry_run {
-            refuse_if_precious(old_chain.as_ref())?;
+        let old = OldFile::read(&target)?;
+        if let Some(old) = &old
+            && options.is_staging()
+            && !options.dry_run
+        {
+            old.refuse_staging()?;
         }
         let (guard, file) = TemporaryFile::create_private_in(directory_of(&target))
             .context("no file can be made in its directory")?;
         write_and_sync(&file, &[0; RESERVED_BYTES]).context("no room for a certificate")?;
         Ok(Replacement {
             target,
-            old_metadata,
-            old_chain,
+            old,
             file,
             guard,
         })
+    }
+
+    fn old_chain(&self) -> Option<&Chain> {
+        self.old.as_ref()?.chain.as_ref()
     }
 
     /// Writes the chain into the temporary file and renames that.
@@ -168,11 +165,11 @@ impl Replacement {
     /// Gives the temporary file the owner, group and mode of the file that it will replace.
     fn keep_owner_and_mode(&self) {
         let mut mode = NEW_FILE_MODE;
-        if let Some(old) = &self.old_metadata {
-            if let Err(error) = self.keep_owner(old) {
+        if let Some(old) = &self.old {
+            if let Err(error) = self.keep_owner(&old.metadata) {
                 self.warn_not_kept(&error);
             }
-            mode = old.mode();
+            mode = old.metadata.mode();
         }
         // The mode comes last: a change of owner may clear some of its bits.
         if let Err(error) = self.file.set_permissions(Permissions::from_mode(mode)) {
@@ -199,28 +196,43 @@ impl Replacement {
     }
 }
 
-/// Refuses to replace a certificate that is worth more than one from staging.
-fn refuse_if_precious(old_chain: Option<&Chain>) -> Result<()> {
-    let is_precious = old_chain.is_some_and(|chain| !chain.is_staging() && !chain.is_expired());
-    if is_precious {
-        bail!("staging would replace a valid certificate by one nobody trusts; name another file");
-    }
-    Ok(())
-}
-
-/// Returns the certificates in the file, if there are any.
-///
-/// # Errors
-/// The file cannot be read, or holds a PEM block that is no certificate.
-fn read_old_chain(path: &Path) -> Result<Option<Chain>> {
-    let (content, _) = files::read(path)?;
-    let text = String::from_utf8_lossy(&content);
-    for label in files::pem_labels(&text) {
-        if label != "CERTIFICATE" {
-            bail!("there is a {label} in this file, which would be lost; name another file");
+impl OldFile {
+    /// Reads the file at `path`, if there is one.
+    ///
+    /// # Errors
+    /// It is not a regular file, cannot be read, or holds a PEM block that is no certificate.
+    fn read(path: &Path) -> Result<Option<OldFile>> {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let is_regular = metadata.is_file();
+        ensure!(
+            is_regular,
+            "this is no regular file; for stdout leave -o out"
+        );
+        let (content, _) = files::read(path)?;
+        let text = String::from_utf8_lossy(&content);
+        for label in files::pem_labels(&text) {
+            if label != "CERTIFICATE" {
+                bail!("there is a {label} in this file, which would be lost; name another file");
+            }
         }
+        let chain = Chain::from_file(&content);
+        Ok(Some(OldFile { metadata, chain }))
     }
-    Ok(Chain::from_file(&content))
+
+    /// Refuses to replace a certificate that is worth more than one from staging.
+    fn refuse_staging(&self) -> Result<()> {
+        let is_worth_more = |chain: &Chain| !chain.is_staging() && !chain.is_expired();
+        if self.chain.as_ref().is_some_and(is_worth_more) {
+            bail!(
+                "staging would replace a valid certificate by one nobody trusts; name another file"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Replaces the content of `file` and waits until it is on the disk.

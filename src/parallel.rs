@@ -27,7 +27,7 @@ impl From<PassErrors> for Error {
 /// function returns when all steps have ended.
 ///
 /// # Errors
-/// Some steps have failed. (Steps that were only cancelled are left out.) Or the run was cancelled before.
+/// Those of all steps that have failed, without those that were merely cancelled. Or the run was cancelled before.
 pub fn try_map_parallel<'a, T, R>(
     client: &Client,
     items: &'a [T],
@@ -70,7 +70,7 @@ where
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    // Only an error cancels the run. So if there is no error, there is a result for every item.
+    // Only a step that fails cancels the run. So if none has failed, there is a result for every item.
     let mut results = Vec::new();
     let mut errors = Vec::new();
     for outcome in outcomes.into_values() {

@@ -1,5 +1,5 @@
 //! Whether a certificate is due for renewal: by what the CA suggests (ARI, RFC 9773), or else by its
-//! lifetime. There is no state but the certificate itself.
+//! lifetime. No state is kept beside the certificate itself.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub enum Renewal {
 /// is otherwise healthy.
 ///
 /// # Errors
-/// A time in the certificate is malformed. That the CA cannot be asked is not an error.
+/// A time in the certificate is malformed. If the CA cannot be asked, that is not an error.
 pub fn decide(
     client: &Client,
     options: &Options,
@@ -56,7 +56,7 @@ pub fn decide(
         });
     };
     let certificate_id = chain.certificate_id();
-    if let Some(defect) = chain.defect(csr)? {
+    if let Some(defect) = chain.defect(csr) {
         return Ok(Renewal::Due {
             reason: defect,
             old_id: certificate_id,
@@ -72,14 +72,14 @@ pub fn decide(
         info!("The certificate is for {name} too, which the CSR does not ask for");
     }
 
-    let (due_at, rule) = match suggested_moment(client, options, chain) {
+    let (due_at, rule) = match suggested_moment(client, chain) {
         Ok(moment) => (moment, "as the CA suggests"),
         Err(error) => {
             info!("Going by its lifetime: {error:#}");
             (moment_by_lifetime(chain)?, "by its lifetime")
         }
     };
-    let due_text = time::to_text(due_at)?;
+    let due_text = time::to_text(due_at);
     if due_at <= time::now() {
         Ok(Renewal::Due {
             reason: format!("the certificate is due since {due_text}, {rule}"),
@@ -127,13 +127,13 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
 ///
 /// # Errors
 /// The CA makes no suggestion, or one that makes no sense; or it cannot be reached.
-fn suggested_moment(client: &Client, options: &Options, chain: &Chain) -> Result<i64> {
+fn suggested_moment(client: &Client, chain: &Chain) -> Result<i64> {
     let certificate_id = chain
         .certificate_id()
         .context("the certificate does not identify its issuer's key")?;
-    let hurried = client.with_deadline(client.deadline().at_most(ASK_TIMEOUT));
+    let hurried = client.with_timeout(ASK_TIMEOUT);
     let url = hurried
-        .directory(&options.directory())?
+        .directory()?
         .renewal_info_url(&certificate_id)
         .context("the CA has no renewal information")?;
     let response = hurried.get(Purpose::RenewalInfo, &url)?;

@@ -1,5 +1,5 @@
-//! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no attempt at the CA
-//! is used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
+//! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no
+//! validation attempt is used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
 //! ten redirects over http and https, no proxy, and any certificate is accepted on the way.
 
 use std::io::{self, Read};
@@ -52,7 +52,7 @@ pub enum Finding {
 /// Fetches `url`, whose port is `port`, and compares what is there with the key authorization.
 ///
 /// # Errors
-/// The run was cancelled. Whatever the check meets is a [`Finding`].
+/// The run was cancelled. Everything else that can happen is a [`Finding`].
 pub fn fetch_and_compare(
     url: &str,
     port: u16,
@@ -89,6 +89,7 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
             "validators do not follow HTTP {status}"
         );
         uri = redirect_target(&uri, location)?;
+        // A URL without a port goes to 80 or 443.
         if let Some(other_port) = uri.port_u16() {
             ensure!(
                 [80, 443, port].contains(&other_port),
@@ -102,19 +103,74 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
 /// Sends one request, and shows it and the response if the user wants to see them.
 fn get(uri: &Uri, route: &mut Route, deadline: &Deadline) -> Result<Response> {
     let exchange = Exchange::with_the_web_server(uri);
-    let result = get_from_one_address(uri, route, deadline);
+    let result =
+        choose_address(uri, route, deadline).and_then(|address| get_from(address, uri, deadline));
     if let Some(exchange) = exchange {
         exchange.end(result.as_ref());
     }
     Ok(result?)
 }
 
-/// Sends one request to the address that a validator would choose, and notes on `route` which one that is.
-fn get_from_one_address(
+/// Returns the address of the host that a validator would choose: IPv6 before IPv4, and one that can be reached.
+/// ureq would choose in its own way.
+fn choose_address(
     uri: &Uri,
     route: &mut Route,
     deadline: &Deadline,
-) -> Result<Response, ureq::Error> {
+) -> Result<SocketAddr, ureq::Error> {
+    let timeout = NextTimeout {
+        after: ureq_time::Duration::Exact(deadline.remaining()),
+        ..NextTimeout::default()
+    };
+    let resolver = DefaultResolver::default();
+    let mut addresses = resolver.resolve(uri, &Config::default(), timeout)?;
+    addresses.sort_by_key(|address| address.is_ipv4());
+    first_reachable(&addresses, route, deadline)
+}
+
+/// Returns the first address that accepts a connection, which is closed again at once.
+///
+/// # Errors
+/// No address accepts one. The error is that of the last address.
+fn first_reachable(
+    addresses: &[SocketAddr],
+    route: &mut Route,
+    deadline: &Deadline,
+) -> Result<SocketAddr, ureq::Error> {
+    let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
+    let mut last_error = ureq::Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        route.add(describe(address.ip()));
+        if address.is_ipv6() && has_ipv4 {
+            route.add("IPv6 comes before IPv4, so its AAAA record must be right");
+        }
+        // Each address gets its share of the time, so that there is some left for the last one.
+        let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
+        let share = deadline.remaining() / untried;
+        match TcpStream::connect_timeout(address, share.max(MIN_TIMEOUT)) {
+            Ok(_) => return Ok(*address),
+            Err(error) => last_error = ureq::Error::Io(error),
+        }
+        route.add("no connection");
+    }
+    Err(last_error)
+}
+
+/// Returns the address, with a note if it is one that only this network knows.
+fn describe(address: IpAddr) -> String {
+    let is_private = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    if is_private {
+        format!("{address} (private: the CA may reach another server)")
+    } else {
+        address.to_string()
+    }
+}
+
+/// Sends one request to this address, and reads the response.
+fn get_from(address: SocketAddr, uri: &Uri, deadline: &Deadline) -> Result<Response, ureq::Error> {
     let config = Agent::config_builder()
         .proxy(None)
         .user_agent(USER_AGENT)
@@ -123,28 +179,14 @@ fn get_from_one_address(
         .max_redirects_will_error(false)
         .input_buffer_size(BUFFER_BYTES)
         .output_buffer_size(BUFFER_BYTES)
+        .timeout_global(Some(deadline.remaining().max(MIN_TIMEOUT)))
         .build();
-
-    // ureq would choose among all addresses of a name in its own way. So they are looked up first, and ureq gets
-    // only one.
-    let lookup_timeout = NextTimeout {
-        after: ureq_time::Duration::Exact(deadline.remaining()),
-        ..NextTimeout::default()
-    };
-    let mut addresses = DefaultResolver::default().resolve(uri, &config, lookup_timeout)?;
-    addresses.sort_by_key(|address| address.is_ipv4());
-    let resolver = OneAddress(first_reachable(&addresses, route, deadline)?);
-
-    let trust = Trust::in_anybody().map_err(|errors| ureq::Error::Other(errors.into()))?;
+    let trust =
+        Trust::without_verification().map_err(|errors| ureq::Error::Other(errors.into()))?;
     let connector = TlsConnector::new(trust, TcpConnector::default());
-    let agent = Agent::with_parts(config, connector, resolver);
-    let timeout = deadline.remaining().max(MIN_TIMEOUT);
-    let request = agent
-        .get(uri)
-        .config()
-        .timeout_global(Some(timeout))
-        .build();
-    let (parts, body) = request.call()?.into_parts();
+    let agent = Agent::with_parts(config, connector, OneAddress(address));
+
+    let (parts, body) = agent.get(uri).call()?.into_parts();
     let mut content = Vec::new();
     // Nobody needs the body of a redirect.
     if !parts.status.is_redirection() {
@@ -157,6 +199,23 @@ fn get_from_one_address(
         headers: parts.headers,
         body: content,
     })
+}
+
+/// Tells ureq that every host has this one address.
+#[derive(Debug)]
+struct OneAddress(SocketAddr);
+
+impl Resolver for OneAddress {
+    fn resolve(
+        &self,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
+    }
 }
 
 /// Returns where a redirect from `base` leads. The location may be a URL (`https://example.org/x`), a URL
@@ -251,63 +310,5 @@ impl Route {
             line += &format!("{step}: ");
         }
         line + end
-    }
-}
-
-/// Tells ureq that every host has this one address.
-#[derive(Debug)]
-struct OneAddress(SocketAddr);
-
-impl Resolver for OneAddress {
-    fn resolve(
-        &self,
-        _uri: &Uri,
-        _config: &Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.empty();
-        addresses.push(self.0);
-        Ok(addresses)
-    }
-}
-
-/// Returns the first address that accepts a connection, which is closed again at once.
-///
-/// # Errors
-/// No address accepts one. The error is that of the last address.
-fn first_reachable(
-    addresses: &[SocketAddr],
-    route: &mut Route,
-    deadline: &Deadline,
-) -> Result<SocketAddr, ureq::Error> {
-    let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
-    let mut last_error = ureq::Error::HostNotFound;
-    for (index, address) in addresses.iter().enumerate() {
-        route.add(describe(address.ip()));
-        if address.is_ipv6() && has_ipv4 {
-            route.add("IPv6 comes before IPv4, so its AAAA record must be right");
-        }
-        // Each address gets its share of the time, so that there is some left for the last one.
-        let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
-        let share = deadline.remaining() / untried;
-        match TcpStream::connect_timeout(address, share.max(MIN_TIMEOUT)) {
-            Ok(_) => return Ok(*address),
-            Err(error) => last_error = ureq::Error::Io(error),
-        }
-        route.add("no connection");
-    }
-    Err(last_error)
-}
-
-/// Returns the address, with a note if it is one that only this network knows.
-fn describe(address: IpAddr) -> String {
-    let is_private = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    };
-    if is_private {
-        format!("{address} (private: the CA may reach another server)")
-    } else {
-        address.to_string()
     }
 }

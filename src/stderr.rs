@@ -1,6 +1,6 @@
 //! What getcrt prints on stderr: a line for each record of the log, the exchanges that `-v` shows, and
-//! the error at the end, all of it printable. Only usage errors, which clap prints, and panics do not come
-//! through here.
+//! the error at the end, all of it printable. The only exceptions are usage errors, which clap prints, and
+//! panics.
 
 use std::io::{self, IsTerminal, Write};
 use std::{env, iter};
@@ -19,30 +19,30 @@ pub enum Heading {
     /// A request.
     Request,
     /// A response whose status is no error.
-    Success,
+    Response,
     /// A response whose status is an error, or no response.
-    Failure,
+    ErrorResponse,
 }
 
 impl Heading {
-    const ALL: [Heading; 3] = [Heading::Request, Heading::Success, Heading::Failure];
+    const ALL: [Heading; 3] = [Heading::Request, Heading::Response, Heading::ErrorResponse];
 
     /// Returns the target of its log records. [`write_record`] recognises them by it: a record has no other
     /// place for such data.
     fn target(self) -> &'static str {
         match self {
             Heading::Request => concat!(env!("CARGO_CRATE_NAME"), "::request"),
-            Heading::Success => concat!(env!("CARGO_CRATE_NAME"), "::success"),
-            Heading::Failure => concat!(env!("CARGO_CRATE_NAME"), "::failure"),
+            Heading::Response => concat!(env!("CARGO_CRATE_NAME"), "::response"),
+            Heading::ErrorResponse => concat!(env!("CARGO_CRATE_NAME"), "::error_response"),
         }
     }
 
     /// Returns its colour at a terminal, as the number that the escape sequence takes.
     fn colour(self) -> u8 {
         match self {
-            Heading::Request => 36, // cyan
-            Heading::Success => 32, // green
-            Heading::Failure => 31, // red
+            Heading::Request => 36,       // cyan
+            Heading::Response => 32,      // green
+            Heading::ErrorResponse => 31, // red
         }
     }
 }
@@ -69,6 +69,7 @@ pub fn open(options: &Options) {
 
 fn write_record(out: &mut Formatter, record: &Record, is_coloured: bool) -> io::Result<()> {
     let text = record.args().to_string();
+    // The record of an exchange has the target of its heading.
     let heading = Heading::ALL
         .into_iter()
         .find(|heading| heading.target() == record.target());

@@ -68,17 +68,15 @@ impl TemporaryFile {
         &self.0.path
     }
 
-    /// Gives the file its final name, in place of what is there. From now on it stays, renamed or not.
+    /// Gives the file its final name, in place of what is there. It stays from now on, even if this fails.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn rename(self, target: &Path) -> io::Result<()> {
+        // This lock is given back before `self` is dropped, which takes it again.
         let mut entries = lock_entries();
         entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
-        let renamed = fs::rename(self.path(), target);
-        // `self` is dropped next, and that takes the lock, too.
-        drop(entries);
-        renamed
+        fs::rename(self.path(), target)
     }
 }
 
@@ -101,7 +99,7 @@ impl Drop for TemporaryFile {
         let mut entries = lock_entries();
         let position = entries.iter().position(|it| Arc::ptr_eq(it, &self.0));
         let Some(index) = position else {
-            // It was to be renamed, so it stays.
+            // `rename` was called, so it stays.
             return;
         };
         entries.swap_remove(index);
@@ -124,8 +122,8 @@ impl Entry {
     }
 }
 
-/// Tells a file from all others, also from a later one at the same path. (A file system may give the inode of a
-/// removed file to the next one, which then has another time of creation.)
+/// Identifies a file, so that a later one at the same path is not mistaken for it. (A file system may give the
+/// inode of a removed file to the next one, which then has another time of creation.)
 #[derive(PartialEq)]
 struct Identity {
     device: u64,

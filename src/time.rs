@@ -91,12 +91,13 @@ fn from_date_and_time(text: &str) -> Option<i64> {
     from_asn1(&time).ok()
 }
 
-/// Returns the time as OpenSSL prints it: `Feb 21 14:28:10 2027 GMT`.
-///
-/// # Errors
-/// OpenSSL cannot represent the time.
-pub fn to_text(unix: i64) -> Result<String, ErrorStack> {
-    Ok(Asn1Time::from_unix(unix)?.to_string())
+/// Returns the time as OpenSSL prints it: `Feb 21 14:28:10 2027 GMT`. A time that OpenSSL cannot represent is
+/// returned as a number.
+pub fn to_text(unix: i64) -> String {
+    match Asn1Time::from_unix(unix) {
+        Ok(time) => time.to_string(),
+        Err(_) => unix.to_string(),
+    }
 }
 
 #[cfg(test)]

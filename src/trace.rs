@@ -101,9 +101,9 @@ impl Exchange {
                 }
                 let is_success = response.status < 400;
                 let heading = if is_success {
-                    Heading::Success
+                    Heading::Response
                 } else {
-                    Heading::Failure
+                    Heading::ErrorResponse
                 };
                 let status = status_text(response.status);
                 let first_line = format!("{number:>3} <-- {status} {end_of_line}");
@@ -112,7 +112,7 @@ impl Exchange {
             Err(error) => {
                 let first_line = format!("{number:>3} <-- no reply {end_of_line}");
                 let lines = fold_and_indent(&[error.to_string()]);
-                show_exchange(Heading::Failure, first_line, lines);
+                show_exchange(Heading::ErrorResponse, first_line, lines);
             }
         }
     }
@@ -169,29 +169,33 @@ fn cut_signature(signature: &str) -> String {
     format!("{shown}...")
 }
 
-/// Returns the lines of all `texts`, indented. A line that is too long is folded, here at 20 columns and with
-/// an indentation of 4:
+/// Returns the lines of all `texts`, indented and folded.
+fn fold_and_indent(texts: &[String]) -> Vec<String> {
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines.flat_map(fold_line).collect()
+}
+
+/// Indents one line. If it is too long, it is folded into several, which are indented by two columns more than its
+/// text. With a width of 20 and an indentation of 4 that would be:
 ///
 /// ```text
 ///       "csr": "MIHoMI
 ///         GQAgEAMAAw"
 /// ```
-fn fold_and_indent(texts: &[String]) -> Vec<String> {
-    let mut folded = Vec::new();
-    for line in texts.iter().flat_map(|text| text.lines()) {
-        let own_indent = line.chars().take_while(|c| *c == ' ').count();
-        // However deep the line itself is indented, there must be room for text.
-        let continuation_indent = INDENT + own_indent.min(LINE_WIDTH / 2) + 2;
+fn fold_line(line: &str) -> Vec<String> {
+    let own_indent = line.chars().take_while(|c| *c == ' ').count();
+    // However deep the line itself is indented, there must be room for text.
+    let continuation_indent = INDENT + own_indent.min(LINE_WIDTH / 2) + 2;
 
-        let mut rest = line;
-        let mut indent = INDENT;
-        while let Some((end, _)) = rest.char_indices().nth(LINE_WIDTH - indent) {
-            let (part, after) = rest.split_at(end);
-            folded.push(format!("{}{part}", " ".repeat(indent)));
-            rest = after;
-            indent = continuation_indent;
-        }
-        folded.push(format!("{}{rest}", " ".repeat(indent)));
+    let mut folded = Vec::new();
+    let mut rest = line;
+    let mut indent = INDENT;
+    while let Some((end, _)) = rest.char_indices().nth(LINE_WIDTH - indent) {
+        let (part, after) = rest.split_at(end);
+        folded.push(format!("{}{part}", " ".repeat(indent)));
+        rest = after;
+        indent = continuation_indent;
     }
+    folded.push(format!("{}{rest}", " ".repeat(indent)));
     folded
 }

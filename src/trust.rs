@@ -1,4 +1,4 @@
-//! Which servers getcrt trusts in TLS.
+//! Which servers getcrt trusts in TLS, and what the user is told of others.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,10 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslFiletype, SslMethod, SslMode};
 use openssl::ssl::{SslVerifyMode, SslVersion};
 use openssl::version;
-use openssl::x509::X509;
 use openssl::x509::store::X509Lookup;
+use openssl::x509::{X509, X509VerifyResult};
 
+use crate::error::Failure;
 use crate::files;
 
 /// The files in which Debian, Fedora, openSUSE and Alpine keep all their roots.
@@ -22,25 +23,38 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Whom to trust, as OpenSSL contexts.
-///
-/// Reading all roots of the system costs more CPU time than the rest of a run. So there is a quick context, which
-/// looks up roots in OpenSSL's directory of roots, by the hash of their names. That directory may lack a root,
-/// or have an older one: some systems have no such directory, and somebody may have added a root to the
-/// system's bundle only. So what the quick context refuses is decided by a complete one, which has read all roots.
+// OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
+const CERT_NOT_YET_VALID: i32 = 9;
+const CERT_HAS_EXPIRED: i32 = 10;
+const DEPTH_ZERO_SELF_SIGNED_CERT: i32 = 18;
+const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
+const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
+const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
+
+/// Whom to trust.
 #[derive(Debug)]
 pub enum Trust {
-    /// Certificates that lead to one of these roots are trusted.
-    Roots {
-        /// `None` if the user chose the roots.
-        quick: Option<SslContext>,
-        /// Made when it is needed. From then on the quick one is not used any more.
-        complete: OnceLock<SslContext>,
-        /// The roots that the user has added. Both contexts have them.
-        more_roots: Vec<X509>,
-    },
-    /// Every certificate is trusted.
+    /// Servers whose certificate leads to one of these roots.
+    Roots(Roots),
+    /// Every server. This is for the self-check: validators of http-01 do so, too. Otherwise an expired
+    /// certificate could never be replaced where the web server redirects them to https.
     Anybody(SslContext),
+}
+
+/// Roots, in two OpenSSL contexts.
+///
+/// Reading all roots of the system costs more CPU time than the rest of a run. So the quick context reads none, but
+/// looks up the one that it needs in OpenSSL's directory of roots. That directory may be missing, or may not have
+/// every root: an administrator may have added one to the system's bundle only. So what the quick context refuses
+/// is decided by the complete one, which has read all roots.
+#[derive(Debug)]
+pub struct Roots {
+    /// `None` if the user has chosen the roots, or OpenSSL has no directory of roots.
+    quick: Option<SslContext>,
+    /// Built when it is needed. From then on it is used alone.
+    complete: OnceLock<SslContext>,
+    /// The roots of `--ca-bundle`. Both contexts have them.
+    more_roots: Vec<X509>,
 }
 
 impl Trust {
@@ -49,46 +63,44 @@ impl Trust {
     ///
     /// # Errors
     /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
-    pub fn in_roots(ca_bundle: Option<&Path>) -> Result<Trust> {
+    pub fn roots(ca_bundle: Option<&Path>) -> Result<Trust> {
         let more_roots = match ca_bundle {
             Some(path) => files::load(path, |pem, _| parse_roots(pem))?,
             None => Vec::new(),
         };
-        let quick = if are_roots_chosen_by_user() {
-            None
-        } else {
-            let mut builder = new_context(SslVerifyMode::PEER, &more_roots)?;
-            let lookup = builder
-                .cert_store_mut()
-                .add_lookup(X509Lookup::hash_dir())?;
-            let directory = openssl_home().join("certs");
-            lookup.add_dir(&directory.to_string_lossy(), SslFiletype::PEM)?;
-            Some(builder.build())
+        let quick = match openssl_home() {
+            Some(home) if !are_roots_chosen_by_user() => {
+                let mut builder = new_context(SslVerifyMode::PEER, &more_roots)?;
+                let lookup = builder
+                    .cert_store_mut()
+                    .add_lookup(X509Lookup::hash_dir())?;
+                let directory = home.join("certs");
+                lookup.add_dir(&directory.to_string_lossy(), SslFiletype::PEM)?;
+                Some(builder.build())
+            }
+            _ => None,
         };
-        Ok(Trust::Roots {
+        Ok(Trust::Roots(Roots {
             quick,
             complete: OnceLock::new(),
             more_roots,
-        })
+        }))
     }
 
-    /// Trusts every certificate. This is for the self-check: validators of http-01 do so, too. Otherwise an
-    /// expired certificate could never be replaced where the web server redirects them to https.
+    /// Trusts every server.
     ///
     /// # Errors
     /// OpenSSL cannot be set up.
-    pub fn in_anybody() -> Result<Trust, ErrorStack> {
+    pub fn without_verification() -> Result<Trust, ErrorStack> {
         let context = new_context(SslVerifyMode::NONE, &[])?.build();
         Ok(Trust::Anybody(context))
     }
 
-    /// Returns the context to try first. `None` if there is no quick one, or the complete one is at hand.
+    /// Returns the context to try first, if it is another one than the [`complete`](Trust::complete) one.
     pub fn quick(&self) -> Option<&SslContext> {
         match self {
-            Trust::Roots {
-                quick, complete, ..
-            } if complete.get().is_none() => quick.as_ref(),
-            Trust::Roots { .. } | Trust::Anybody(_) => None,
+            Trust::Roots(roots) if roots.complete.get().is_none() => roots.quick.as_ref(),
+            Trust::Roots(_) | Trust::Anybody(_) => None,
         }
     }
 
@@ -97,21 +109,16 @@ impl Trust {
     /// # Errors
     /// OpenSSL cannot be set up.
     pub fn complete(&self) -> Result<&SslContext, ErrorStack> {
-        match self {
-            Trust::Anybody(context) => Ok(context),
-            Trust::Roots {
-                complete,
-                more_roots,
-                ..
-            } => {
-                if let Some(context) = complete.get() {
-                    return Ok(context);
-                }
-                let mut builder = new_context(SslVerifyMode::PEER, more_roots)?;
-                add_all_roots(&mut builder)?;
-                Ok(complete.get_or_init(|| builder.build()))
-            }
+        let roots = match self {
+            Trust::Anybody(context) => return Ok(context),
+            Trust::Roots(roots) => roots,
+        };
+        if let Some(context) = roots.complete.get() {
+            return Ok(context);
         }
+        let mut builder = new_context(SslVerifyMode::PEER, &roots.more_roots)?;
+        add_all_roots(&mut builder)?;
+        Ok(roots.complete.get_or_init(|| builder.build()))
     }
 }
 
@@ -120,9 +127,9 @@ fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilde
     // The crate's SslConnector is not used: it would read all of the system's roots at once.
     let mut context = SslContext::builder(SslMethod::tls_client())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    // For TLS 1.2: OpenSSL's own choice, without 3DES and without pre-shared keys and passwords.
+    // For TLS 1.2: OpenSSL's defaults without 3DES, pre-shared keys (PSK) and passwords (SRP).
     context.set_cipher_list("DEFAULT:!aNULL:!eNULL:!3DES:!PSK:!SRP")?;
-    // OpenSSL reads on until there is data for us, and idle connections keep no buffers.
+    // AUTO_RETRY: a read returns only when it has data for us. RELEASE_BUFFERS: idle connections keep none.
     context.set_mode(SslMode::AUTO_RETRY | SslMode::RELEASE_BUFFERS);
     context.set_verify(verify);
     for root in roots {
@@ -131,14 +138,14 @@ fn new_context(verify: SslVerifyMode, roots: &[X509]) -> Result<SslContextBuilde
     Ok(context)
 }
 
-/// Adds the roots that the user chose, or all roots of the system.
+/// Adds the roots that the user has chosen, or all roots of the system.
 fn add_all_roots(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     // OpenSSL reads SSL_CERT_FILE and SSL_CERT_DIR itself. For one that is not set, it takes its own default.
     context.set_default_verify_paths()?;
-    let default_bundle = openssl_home().join("cert.pem");
-    if !are_roots_chosen_by_user() && !default_bundle.exists() {
-        // OpenSSL's default is the place that its builder gave it. One that is linked in statically may have
-        // been built on another system.
+    let has_default_bundle = openssl_home().is_some_and(|home| home.join("cert.pem").exists());
+    if !are_roots_chosen_by_user() && !has_default_bundle {
+        // OpenSSL's default path was fixed when it was built. One that is linked in statically may come from a
+        // system with other paths.
         for bundle in BUNDLES {
             if context.set_ca_file(bundle).is_ok() {
                 break;
@@ -152,14 +159,32 @@ fn are_roots_chosen_by_user() -> bool {
     env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some()
 }
 
-/// Returns OpenSSL's own directory. The version string is `OPENSSLDIR: "/usr/lib/ssl"`.
-fn openssl_home() -> PathBuf {
-    let quoted = version::dir().split('"').nth(1);
-    PathBuf::from(quoted.unwrap_or_default())
+/// Returns OpenSSL's own directory, if it has one. The version string is `OPENSSLDIR: "/usr/lib/ssl"`.
+fn openssl_home() -> Option<PathBuf> {
+    let quoted = version::dir().split('"').nth(1)?;
+    let home = PathBuf::from(quoted);
+    if home.is_absolute() { Some(home) } else { None }
 }
 
 fn parse_roots(pem: &[u8]) -> Result<Vec<X509>> {
     let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
     ensure!(!roots.is_empty(), "no PEM certificate in it");
     Ok(roots)
+}
+
+/// Returns what the user is told of a server whose certificate is refused.
+pub fn untrusted(verdict: X509VerifyResult) -> Failure {
+    let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
+    match verdict.as_raw() {
+        CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
+            failure.with_hint("is the clock of this machine right?")
+        }
+        DEPTH_ZERO_SELF_SIGNED_CERT
+        | SELF_SIGNED_CERT_IN_CHAIN
+        | UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+        | UNABLE_TO_VERIFY_LEAF_SIGNATURE => failure.with_hint(
+            "for a private CA, name its root with --ca-bundle; else install ca-certificates",
+        ),
+        _ => failure,
+    }
 }

@@ -4,7 +4,7 @@
 use std::mem::take;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use log::info;
 
 use crate::acme::Purpose;
@@ -17,10 +17,9 @@ use crate::error::Failure;
 use crate::parallel::try_map_parallel;
 use crate::text::comma_separated;
 
-/// How long an order may stay pending before its authorizations are read, to see why; and the shortest time
-/// until they are read again.
+/// How often, at most, the authorizations of a pending order are read, to see what it is waiting for.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
-/// For how long challenges may show errors while they are undecided: the CA may be trying again (§8.2).
+/// How long the errors of undecided challenges are tolerated: the CA may be trying again (§8.2).
 const ERROR_GRACE: Duration = Duration::from_secs(30);
 
 /// Polls the order until it says that all names are proven, and returns the update that says so. The
@@ -35,26 +34,10 @@ pub fn wait_until_ready(
     new_order: Update<Order>,
     pending: &[PendingAuthorization],
 ) -> Result<Update<Order>> {
-    let mut survey = Survey::before_the_first(pending);
-    match poll_order(client, order_url, new_order, &mut survey) {
-        // What the CA has said about names explains more than, for example, that no time is left.
-        Err(error) if !error.is::<Failure>() && !survey.problems.is_empty() => {
-            Err(failure_of_names(survey.problems).into())
-        }
-        result => result,
-    }
-}
-
-fn poll_order(
-    client: &Client,
-    order_url: &AcmeUrl,
-    new_order: Update<Order>,
-    survey: &mut Survey,
-) -> Result<Update<Order>> {
-    let total = survey.open.len();
+    let mut survey = Survey::new(pending);
     let mut polling = Polling::new(client.deadline());
     // If all names were proven before, the order may have been ready from the start.
-    let mut update = if total == 0 {
+    let mut update = if pending.is_empty() {
         new_order
     } else {
         read_order(client, order_url)?
@@ -62,35 +45,38 @@ fn poll_order(
     loop {
         match update.resource.status {
             Status::Ready | Status::Processing | Status::Valid => {
-                // So those that were still open at the last survey have become valid.
-                for authorization in &survey.open {
+                // So those that were undecided at the last survey have become valid.
+                for authorization in &survey.undecided {
                     info!("{} verified!", authorization.identifier);
                 }
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                survey.repeat(client)?;
+                survey.read_again(client)?;
                 // What the CA says about names explains more than what it says about the order.
-                let failure = survey.failure();
+                let failure = survey.reason_to_give_up();
                 return Err(failure.unwrap_or(update.resource.failure()).into());
             }
-            Status::Pending if Instant::now() < survey.next_at => {}
             Status::Pending => {
-                let open_before = survey.open.len();
-                survey.repeat(client)?;
-                if let Some(failure) = survey.failure() {
-                    return Err(failure.into());
-                }
-                if survey.open.len() < open_before && total > 1 {
-                    let verified = total - survey.open.len();
-                    info!("{verified} of {total} names verified");
+                if Instant::now() >= survey.next_at {
+                    let undecided_before = survey.undecided.len();
+                    survey.read_again(client)?;
+                    if let Some(failure) = survey.reason_to_give_up() {
+                        return Err(failure.into());
+                    }
+                    if survey.undecided.len() < undecided_before && pending.len() > 1 {
+                        let verified = pending.len() - survey.undecided.len();
+                        info!("{verified} of {} names verified", pending.len());
+                    }
                 }
             }
         }
-        polling.pause(update.poll_after, || {
-            format!("the CA to verify {}", names_in_short(&survey.open))
-        })?;
-        update = read_order(client, order_url)?;
+        let next = polling
+            .pause(update.poll_after, || {
+                format!("the CA to verify {}", names_in_short(&survey.undecided))
+            })
+            .and_then(|()| read_order(client, order_url));
+        update = next.map_err(|error| survey.explain(error))?;
     }
 }
 
@@ -106,26 +92,26 @@ pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>>
 /// What the authorizations said when they were last read.
 struct Survey<'a> {
     /// Those that are undecided.
-    open: Vec<&'a PendingAuthorization>,
+    undecided: Vec<&'a PendingAuthorization>,
     /// The names that the CA does not accept.
     failed: Vec<NameFailure>,
-    /// The errors that challenges of undecided authorizations show.
+    /// The errors that undecided authorizations show.
     problems: Vec<NameFailure>,
-    /// Since when every survey has shown such a problem. `None` if the last one has not.
+    /// When the first of the surveys was made that have all shown such errors. `None` if the last one has not.
     problems_since: Option<Instant>,
     /// When the authorizations may be read again.
     next_at: Instant,
 }
 
 impl<'a> Survey<'a> {
-    /// Returns what is known before any authorization was read again.
-    fn before_the_first(pending: &'a [PendingAuthorization]) -> Survey<'a> {
+    /// Starts with all authorizations undecided.
+    fn new(pending: &'a [PendingAuthorization]) -> Survey<'a> {
         let mut wait = SURVEY_INTERVAL;
         for authorization in pending {
             wait = wait.max(authorization.poll_after);
         }
         Survey {
-            open: pending.iter().collect(),
+            undecided: pending.iter().collect(),
             failed: Vec::new(),
             problems: Vec::new(),
             problems_since: None,
@@ -133,18 +119,19 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Reads the authorizations that are open, and tells the user which of them are valid now.
+    /// Reads the authorizations that are undecided, and tells the user which of them are valid now.
     ///
     /// # Errors
-    /// The CA cannot be reached.
-    fn repeat(&mut self, client: &Client) -> Result<()> {
-        let updates = try_map_parallel(client, &self.open, |authorization| {
+    /// The CA refuses, cannot be reached, or its response is no authorization.
+    fn read_again(&mut self, client: &Client) -> Result<()> {
+        let read = try_map_parallel(client, &self.undecided, |authorization| {
             let purpose = Purpose::Authorization(Some(&authorization.identifier));
             read_authorization(client, purpose, &authorization.url)
-        })?;
+        });
+        let updates = read.map_err(|errors| self.explain(errors.into()))?;
         let mut wait = SURVEY_INTERVAL;
         self.problems.clear();
-        for (authorization, update) in take(&mut self.open).into_iter().zip(updates) {
+        for (authorization, update) in take(&mut self.undecided).into_iter().zip(updates) {
             let name_failure = |problem: Problem| NameFailure {
                 identifier: authorization.identifier.clone(),
                 failure: problem.into(),
@@ -153,7 +140,7 @@ impl<'a> Survey<'a> {
                 Verdict::Valid => info!("{} verified!", authorization.identifier),
                 Verdict::Failed(problem) => self.failed.push(name_failure(problem)),
                 Verdict::Pending(problem) => {
-                    self.open.push(authorization);
+                    self.undecided.push(authorization);
                     self.problems.extend(problem.map(name_failure));
                     wait = wait.max(update.poll_after);
                 }
@@ -170,9 +157,9 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Returns the error that ends the wait: the CA does not accept some names, or there have been problems for
+    /// Returns the failure that ends the wait: the CA does not accept some names, or there have been problems for
     /// [`ERROR_GRACE`]. `None` if there is hope.
-    fn failure(&self) -> Option<Failure> {
+    fn reason_to_give_up(&self) -> Option<Failure> {
         let is_patience_over = self
             .problems_since
             .is_some_and(|since| since.elapsed() >= ERROR_GRACE);
@@ -182,14 +169,24 @@ impl<'a> Survey<'a> {
         let names = [self.failed.as_slice(), self.problems.as_slice()].concat();
         Some(failure_of_names(names))
     }
+
+    /// Returns the error of a wait that was interrupted. What the CA has said about names explains more than, for
+    /// example, that no time is left.
+    fn explain(&self, error: Error) -> Error {
+        if error.is::<Failure>() || self.problems.is_empty() {
+            error
+        } else {
+            failure_of_names(self.problems.clone()).into()
+        }
+    }
 }
 
-/// Returns up to three names, or the first, the number of those between, and the last.
-fn names_in_short(open: &[&PendingAuthorization]) -> String {
-    match open {
+/// Lists up to three names. Of more, it shows the first, the number of those between, and the last.
+fn names_in_short(authorizations: &[&PendingAuthorization]) -> String {
+    match authorizations {
         [] => "the order".to_owned(),
         [first, _, _, .., last] => {
-            let between = open.len() - 2;
+            let between = authorizations.len() - 2;
             format!(
                 "{}, {between} more and {}",
                 first.identifier, last.identifier

@@ -124,7 +124,7 @@ impl AccountKey {
             Some(digest) => Signer::new(digest, &self.key)?,
             None => Signer::new_without_digest(&self.key)?,
         };
-        let signing_input = signing_input(&protected, payload);
+        let signing_input = to_signing_input(&protected, payload);
         let mut signature = signer.sign_oneshot_to_vec(signing_input.as_bytes())?;
         if let Some(width) = self.algorithm.ecdsa_width() {
             signature = ecdsa_der_to_jws(&signature, width)?;
@@ -156,7 +156,7 @@ impl AccountKey {
 
         let protected = json!({"alg": "HS256", "kid": kid, "url": new_account});
         let payload = self.jwk.to_string();
-        let signing_input = signing_input(&protected, &payload);
+        let signing_input = to_signing_input(&protected, &payload);
         let signing_key = PKey::hmac(&secret)?;
         let mut signer = Signer::new(MessageDigest::sha256(), &signing_key)?;
         let signature = signer.sign_oneshot_to_vec(signing_input.as_bytes())?;
@@ -218,7 +218,7 @@ impl Jws {
 }
 
 /// Returns what is signed (RFC 7515 §5.1).
-fn signing_input(protected: &Value, payload: &str) -> String {
+fn to_signing_input(protected: &Value, payload: &str) -> String {
     let header = base64url(protected.to_string());
     format!("{header}.{}", base64url(payload))
 }

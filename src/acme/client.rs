@@ -1,8 +1,9 @@
-//! Signed requests to one CA for one account: nonces, another try after an error, the deadline.
+//! Signed requests to one CA for one account. The client adds nonces, tries again after errors, and keeps the
+//! deadline.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
@@ -30,6 +31,7 @@ pub struct Client<'a> {
     transport: Transport,
     deadline: Deadline,
     key: &'a AccountKey,
+    directory_url: &'a str,
     nonces: Arc<NoncePool>,
     directory: Arc<OnceLock<Directory>>,
     /// The account's URL. Once it is known, it stands for the key in every request (§6.2).
@@ -40,20 +42,21 @@ pub struct Client<'a> {
 pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
-    /// Nobody knows whether the CA has acted: the response was lost, or it was an error that leaves it open. The
-    /// caller has to look at the object.
+    /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller has
+    /// to look at the object.
     Unclear,
 }
 
 impl<'a> Client<'a> {
-    /// Creates a client that has not sent anything yet. Besides the system's roots it trusts those in
-    /// the file `ca_bundle`.
+    /// Creates a client of the CA whose directory is at `directory_url`. Nothing is sent yet. Besides the system's
+    /// roots it trusts those in the file `ca_bundle`.
     ///
     /// # Errors
     /// `ca_bundle` is unusable, the environment names a proxy of a kind that is not supported, or OpenSSL cannot
     /// be set up.
     pub fn new(
         key: &'a AccountKey,
+        directory_url: &'a str,
         ca_bundle: Option<&Path>,
         deadline: Deadline,
     ) -> Result<Client<'a>> {
@@ -61,6 +64,7 @@ impl<'a> Client<'a> {
             transport: Transport::new(ca_bundle)?,
             deadline,
             key,
+            directory_url,
             nonces: Arc::default(),
             directory: Arc::default(),
             account: Arc::default(),
@@ -72,20 +76,28 @@ impl<'a> Client<'a> {
         self.key
     }
 
-    /// Returns the deadline of all that this client does.
+    /// Returns the deadline of this client's requests.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// Returns the same client with another deadline.
-    pub fn with_deadline(&self, deadline: Deadline) -> Client<'a> {
+    /// Returns the same client with a deadline that is `timeout` from now, or sooner.
+    pub fn with_timeout(&self, timeout: Duration) -> Client<'a> {
         Client {
-            deadline,
+            deadline: self.deadline.at_most(timeout),
             ..self.clone()
         }
     }
 
-    /// Cancels the run: pauses end at once, and requests to the CA that are under way a few seconds later.
+    /// Returns the same client with a deadline that is `grace` from now, or later.
+    pub fn with_grace(&self, grace: Duration) -> Client<'a> {
+        Client {
+            deadline: self.deadline.at_least(grace),
+            ..self.clone()
+        }
+    }
+
+    /// Cancels the run: pauses end at once, and requests to the CA that are under way end a few seconds later.
     pub fn cancel(&self) {
         let is_first_call = self.deadline.cancel();
         if is_first_call {
@@ -93,16 +105,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Returns the CA's directory (§7.1.1). The first call that succeeds fetches it from `url`; later ones return
-    /// the same.
+    /// Returns the CA's directory (§7.1.1). The first call that succeeds fetches it; later ones return the same.
     ///
     /// # Errors
-    /// The CA cannot be reached, or what it serves at `url` is no directory.
-    pub fn directory(&self, url: &str) -> Result<&Directory> {
+    /// The CA cannot be reached, or what it serves at the URL is no directory.
+    pub fn directory(&self) -> Result<&Directory> {
         if let Some(directory) = self.directory.get() {
             return Ok(directory);
         }
-        let url = AcmeUrl::try_from(url.to_owned()).map_err(Error::msg)?;
+        let url = AcmeUrl::try_from(self.directory_url.to_owned()).map_err(Error::msg)?;
         let response = self.get(Purpose::Directory, &url)?;
         let json: Value = response.json().unwrap_or_default();
         if json["new-reg"].is_string() {
@@ -166,36 +177,40 @@ impl<'a> Client<'a> {
         self.send(purpose, url, Some(&payload), Effect::Once)
     }
 
-    /// Opens connections ahead, so that work on `count` names need not wait for them. On each of them a thread
-    /// of `scope` fetches a nonce. (One of them takes the connection that is open already, so it is done first.)
-    /// This function returns when the first response is there, or when all threads have ended without one. Errors
-    /// are ignored: where they matter, later requests meet them again and report them.
-    pub fn open_connections<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, count: usize) {
-        let Some(directory) = self.directory.get() else {
-            return;
-        };
-        // Each thread sends a signal when it has a response. When all threads have ended, the channel closes.
-        let (sender, receiver) = mpsc::channel();
-        for _ in 0..count.min(MAX_CONNECTIONS) {
-            let response_signal = sender.clone();
-            let open = move || {
-                let request = Request {
-                    purpose: Purpose::NewNonce,
-                    url: &directory.new_nonce,
-                    jws: None,
-                };
-                let deadline = self.deadline.at_most(OPEN_TIMEOUT);
-                if let Ok(response) = self.transport.send(&request, &deadline) {
-                    self.nonces.add_from_response(&response);
-                    let _ = response_signal.send(());
-                }
+    /// Does `work` while threads open connections for later work on `count` names. Each thread fetches a nonce over
+    /// its connection. (One of them gets the connection that is open already, so it is done first.) `work` begins
+    /// when the first nonce is there, or when all threads have ended without one. Errors are ignored: a lasting
+    /// problem is met again by the next request, which reports it.
+    pub fn with_connections_ahead<T>(&self, count: usize, work: impl FnOnce() -> T) -> T {
+        let fetch_nonce = || -> Option<()> {
+            let directory = self.directory.get()?;
+            let request = Request {
+                purpose: Purpose::NewNonce,
+                url: &directory.new_nonce,
+                jws: None,
             };
-            // If no thread can be started, there is one connection fewer.
-            let _ = thread::Builder::new().spawn_scoped(scope, open);
-        }
-        // The channel stays open as long as there is any sender, so this one must go.
-        drop(sender);
-        let _ = receiver.recv();
+            let deadline = self.deadline.at_most(OPEN_TIMEOUT);
+            let response = self.transport.send(&request, &deadline).ok()?;
+            self.nonces.add_from_response(&response);
+            Some(())
+        };
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            for _ in 0..count.min(MAX_CONNECTIONS) {
+                let signal = sender.clone();
+                let thread = move || {
+                    if fetch_nonce().is_some() {
+                        let _ = signal.send(());
+                    }
+                };
+                // If no thread can be started, there is one connection fewer.
+                let _ = thread::Builder::new().spawn_scoped(scope, thread);
+            }
+            // Now the channel closes when the last thread has ended.
+            drop(sender);
+            let _ = receiver.recv();
+            work()
+        })
     }
 
     fn send_repeatable(
@@ -212,7 +227,8 @@ impl<'a> Client<'a> {
     }
 
     /// Sends a request until the CA accepts it, it is unclear whether it did, or there is no point in going on.
-    /// With a payload the request is signed; without one it is a GET, or a HEAD for a nonce.
+    /// With a payload the request is signed; without one it is a GET, or a HEAD for a nonce. To sign, this may call
+    /// itself once for a nonce.
     fn send(
         &self,
         purpose: Purpose,
@@ -235,8 +251,8 @@ impl<'a> Client<'a> {
                 jws: jws.as_ref(),
             };
             let sent = self.transport.send(&request, &self.deadline);
-            // §6.5: error responses bring a nonce, too. (Nonces of unsigned requests are not kept here. The one
-            // of a HEAD is used by `take_nonce`.)
+            // §6.5: error responses bring a nonce, too. (The nonce of an unsigned request is not kept: `take_nonce`
+            // uses it at once.)
             if let (Some(_), Ok(response)) = (&jws, &sent) {
                 self.nonces.add_from_response(response);
             }
@@ -311,7 +327,6 @@ fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
         Reason::NoTimeLeft => Some("no time was left (--timeout) for another try".to_owned()),
         Reason::ComeBackAfter(wait) => {
             let moment = time::to_text(time::now() + wait.as_secs().cast_signed());
-            let moment = moment.unwrap_or_else(|_| format!("{} s", wait.as_secs()));
             Some(format!("the CA asks to come back after {moment}"))
         }
     };

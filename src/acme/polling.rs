@@ -1,4 +1,4 @@
-//! Waiting for the CA: what a poll brings, the pauses between two polls, and what the user hears meanwhile.
+//! Waiting for the CA: the result of a poll, the pauses between two polls, and what the user hears meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// The longest pause that the CA can ask for.
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// Before a pause that would make the wait silent for so long, the user is told what is waited for.
+/// If nothing would be printed for this long, a message says what getcrt is waiting for.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).
@@ -27,7 +27,7 @@ pub struct Polling<'a> {
 }
 
 impl Polling<'_> {
-    /// Begins to wait.
+    /// Starts the clock of a wait.
     pub fn new(deadline: &Deadline) -> Polling<'_> {
         Polling {
             deadline,

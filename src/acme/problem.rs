@@ -1,4 +1,4 @@
-//! Problem documents: the CA's own account of what went wrong (§6.7, RFC 7807).
+//! Problem documents: the CA's own description of what went wrong (§6.7, RFC 7807).
 
 use std::fmt;
 

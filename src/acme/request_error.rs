@@ -22,10 +22,10 @@ pub enum ErrorKind {
     BadNonce,
     /// The CA did nothing, because it is asked too often (429).
     TooManyRequests,
-    /// The object is in a state that the request does not fit (409, orderNotReady). The reason can be an
-    /// earlier try whose response was lost.
+    /// The object's state does not allow the request (409, orderNotReady), perhaps because an earlier try succeeded
+    /// and its response was lost.
     WrongState,
-    /// The connection was lost, or the CA broke down (5xx). It may have acted on the request, or not.
+    /// The connection was lost, or the CA had an internal error (5xx). It may have acted on the request, or not.
     OutcomeUnknown,
     /// The same request would fail again in the same way.
     Permanent,

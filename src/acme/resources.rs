@@ -82,7 +82,7 @@ impl Directory {
         self.renewal_info.is_string()
     }
 
-    /// Returns where the CA's suggestion for a certificate is (RFC 9773 §4.1), if it makes any.
+    /// Returns the URL of a certificate's renewal information (RFC 9773 §4.1), if the CA has such.
     pub fn renewal_info_url(&self, certificate_id: &str) -> Option<AcmeUrl> {
         let base = self.renewal_info.as_str()?.trim_end_matches('/');
         AcmeUrl::try_from(format!("{base}/{certificate_id}")).ok()
@@ -209,7 +209,7 @@ pub struct Authorization {
     challenges: Value,
 }
 
-/// What has become of an authorization.
+/// The state of an authorization, as far as it matters here.
 pub enum Verdict {
     /// The account controls the identifier.
     Valid,
@@ -233,7 +233,7 @@ impl Authorization {
         Challenge::deserialize(challenge).context("the CA's http-01 is not as RFC 8555 has it")
     }
 
-    /// Returns what has become of it.
+    /// Returns its state, as far as it matters here.
     pub fn verdict(&self) -> Verdict {
         match self.status {
             Status::Valid => Verdict::Valid,

@@ -96,14 +96,17 @@ impl Response {
         urls
     }
 
-    /// Returns the response itself if the CA did what it was asked to do, and what went wrong otherwise.
+    /// Returns the response itself if its status is a success, and an error otherwise.
     pub fn into_result(self) -> Result<Response, RequestError> {
         let status = self.status;
         if status < 300 {
             return Ok(self);
         }
         let (kind, failure) = match serde_json::from_slice::<Problem>(&self.body) {
-            Ok(problem) => (error_kind(status, &problem), failure(status, &problem)),
+            Ok(problem) => (
+                error_kind(status, &problem),
+                failure_for_status(status, &problem),
+            ),
             Err(_) => {
                 let message = format!("HTTP {status}, {}", self.describe_body());
                 let no_problem = Problem::default();
@@ -135,7 +138,7 @@ impl Response {
 }
 
 /// Returns what the user is told about an error status with a problem document.
-fn failure(status: u16, problem: &Problem) -> Failure {
+fn failure_for_status(status: u16, problem: &Problem) -> Failure {
     let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
     // §7.3.3: the user has to agree to something on the page that `instance` names.
     match problem.text("instance") {

@@ -9,18 +9,18 @@ const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow without a pause. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The pause after any other error. It doubles with each error, up to [`MAX_BACKOFF`]. Up to half of it is left
-/// out at random, and the CA can ask for more.
+/// The pause after any other error. It doubles with each error, up to [`MAX_BACKOFF`]. It is
+/// shortened at random by up to half, and the CA can ask for more.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// The time that must be left for another try. With less it would fail for want of time, and hide the reason
-/// that the CA has given.
+/// The time that must be left for another try. With less, the try would end in a timeout that hides the reason that
+/// the CA has given.
 const MIN_TRY_TIME: Duration = Duration::from_millis(250);
 
 /// What happens if the CA acts on a request twice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effect {
-    /// No harm. While nobody knows what became of the request, it can be sent again.
+    /// No harm. If the outcome is unknown, the request is sent again.
     Repeatable,
     /// Harm. First the object must show whether the CA has acted on the request.
     Once,
@@ -46,7 +46,7 @@ pub enum Reason {
     WouldFailAgain,
     /// The pause and another try would not fit the deadline.
     NoTimeLeft,
-    /// It would fail now, or there is no time left; but the CA says after how long it may succeed.
+    /// Another try in this run is pointless, but the CA says when to come back.
     ComeBackAfter(Duration),
 }
 
@@ -76,29 +76,27 @@ impl Retries {
         remaining: Duration,
         random: u8,
     ) -> Decision {
-        match (kind, self.effect) {
-            (ErrorKind::BadNonce, _) if self.nonce_retries < MAX_NONCE_RETRIES => {
-                self.nonce_retries += 1;
-                Decision::TryAnotherNonce(self.nonce_pause().min(remaining))
-            }
+        if kind == ErrorKind::BadNonce && self.nonce_retries < MAX_NONCE_RETRIES {
+            self.nonce_retries += 1;
+            return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
+        }
+        let next_step = match (kind, self.effect) {
             (ErrorKind::BadNonce | ErrorKind::Permanent, _)
             | (ErrorKind::WrongState, Effect::Repeatable) => {
-                give_up(Reason::WouldFailAgain, retry_after)
+                return give_up(Reason::WouldFailAgain, retry_after);
             }
-            // The CA has not acted, or may act again.
+            // The CA has not acted, or acting twice does no harm.
             (ErrorKind::TooManyRequests, _) | (ErrorKind::OutcomeUnknown, Effect::Repeatable) => {
-                match self.next_pause(retry_after, remaining, random) {
-                    Some(pause) => Decision::TryAgain(pause),
-                    None => give_up(Reason::NoTimeLeft, retry_after),
-                }
+                Decision::TryAgain
             }
             // The CA may have acted.
             (ErrorKind::WrongState | ErrorKind::OutcomeUnknown, Effect::Once) => {
-                match self.next_pause(retry_after, remaining, random) {
-                    Some(pause) => Decision::LookAtObject(pause),
-                    None => give_up(Reason::NoTimeLeft, retry_after),
-                }
+                Decision::LookAtObject
             }
+        };
+        match self.next_pause(retry_after, remaining, random) {
+            Some(pause) => next_step(pause),
+            None => give_up(Reason::NoTimeLeft, retry_after),
         }
     }
 

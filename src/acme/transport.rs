@@ -28,7 +28,7 @@ pub const MAX_CONNECTIONS: usize = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The shortest timeout that is set. For ureq, a timeout of zero is over before anything was tried.
+/// The shortest timeout that is set. ureq treats a timeout of zero as already expired.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// How long requests that are under way may go on after the run was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ impl Transport {
             .build();
         // First TCP: by way of the proxy if there is one, else to the CA itself. Then TLS over it.
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let tls = TlsConnector::new(Trust::in_roots(ca_bundle)?, tcp);
+        let tls = TlsConnector::new(Trust::roots(ca_bundle)?, tcp);
         let agent = Agent::with_parts(config, tls, DefaultResolver::default());
         Ok(Transport(agent))
     }
@@ -144,10 +144,12 @@ impl Transport {
     /// Ends the requests that are under way, after [`CANCEL_GRACE`].
     pub fn shut_down_soon(&self) {
         let agent = self.0.clone();
-        thread::spawn(move || {
+        let shut_down = move || {
             thread::sleep(CANCEL_GRACE);
             agent.shutdown();
-        });
+        };
+        // If no thread can be started, the requests go on until their own timeouts.
+        let _ = thread::Builder::new().spawn(shut_down);
     }
 }
 
@@ -170,7 +172,7 @@ fn read_response(response: http::Response<ureq::Body>) -> Result<Response, ureq:
     })
 }
 
-/// Translates an error of ureq's.
+/// Translates a ureq error.
 fn request_error(error: ureq::Error) -> RequestError {
     let (kind, failure) = match error {
         // tls.rs has put a failure of ours into ureq's error.

@@ -65,7 +65,9 @@ pub fn fetch_and_compare(
         let mut route = Route::default();
         let answer = fetch(url, port, &mut route, &name_deadline);
         let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
-        if is_worth_a_retry(&answer) && has_patience {
+        // For the pause, and for a try that does not end in a timeout which hides this answer.
+        let has_time = name_deadline.remaining() > 2 * RETRY_PAUSE;
+        if is_worth_a_retry(&answer) && has_patience && has_time {
             name_deadline.sleep(RETRY_PAUSE)?;
         } else {
             return Ok(finding(answer, key_authorization, &route));

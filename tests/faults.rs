@@ -1017,6 +1017,16 @@ fn a_web_server_that_is_just_starting() {
     }
 }
 
+/// The answer is what the user needs to hear, not that the time is over.
+#[test]
+fn a_deadline_does_not_hide_the_web_servers_answer() {
+    let stage = stage_with(|ca| ca, to_getcrt(response("503 Not yet", b"soon")));
+    stage
+        .fails_within("4", "local check: a.test: Wrote file to acme/tOkEn-")
+        .says("HTTP 503 with the body `soon`");
+    assert_eq!(stage.ca.count("challenge"), 0);
+}
+
 #[test]
 fn answers_that_leave_it_to_the_ca() {
     let leave = |reply: Vec<u8>, told: &str| {

@@ -5,8 +5,8 @@ use std::fmt;
 /// What went wrong, and what is printed below the `error:` line.
 ///
 /// It travels inside an [`anyhow::Error`], whose contexts say which step and object it concerns. If a CA
-/// refuses a request or cannot be reached, the error is always a `Failure`. An error that holds none has another cause:
-/// no time is left, the run was cancelled, a reply was not understood, a file cannot be used.
+/// refuses a request or cannot be reached, the client's error is always a `Failure`. An error of the client that holds
+/// none has another cause: no time is left, the run was cancelled, a reply was not understood.
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
     message: String,

@@ -83,17 +83,11 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
         directory.check_profile(profile)?;
     }
 
-    let account_and_order = || {
+    // The connections are for the names. Account and order need no more than one.
+    let (order_url, response) = client.with_connections_ahead(csr.identifiers.len(), || {
         register_account(&client, directory, options)?;
         place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
-    };
-    // One connection is enough for account and order. Several names need more, which are opened meanwhile.
-    let name_count = csr.identifiers.len();
-    let (order_url, response) = if name_count > 1 {
-        client.with_connections_ahead(name_count, account_and_order)?
-    } else {
-        account_and_order()?
-    };
+    })?;
 
     complete_order(
         &client, &order_url, &response, options, &csr, &acme_dir, output,

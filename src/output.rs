@@ -207,11 +207,9 @@ impl OldFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let is_regular = metadata.is_file();
-        ensure!(
-            is_regular,
-            "this is no regular file; for stdout leave -o out"
-        );
+        if !metadata.is_file() {
+            bail!("this is no regular file; for stdout leave -o out");
+        }
         let (content, _) = files::read(path)?;
         let text = String::from_utf8_lossy(&content);
         for label in files::pem_labels(&text) {

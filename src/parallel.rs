@@ -27,7 +27,7 @@ impl From<PassErrors> for Error {
 /// function returns when all steps have ended.
 ///
 /// # Errors
-/// Those of all steps that have failed, without those that were merely cancelled. Or the run was cancelled before.
+/// The errors of all steps that have failed, except those that were merely cancelled. Or the run was cancelled before.
 pub fn try_map_parallel<'a, T, R>(
     client: &Client,
     items: &'a [T],

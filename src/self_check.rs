@@ -1,6 +1,6 @@
-//! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no
-//! validation attempt is used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to
-//! ten redirects over http and https, no proxy, and any certificate is accepted on the way.
+//! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no validation attempt is
+//! used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to ten
+//! redirects over http and https, no proxy, and any certificate is accepted on the way.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -183,9 +183,7 @@ fn get_from(address: SocketAddr, uri: &Uri, deadline: &Deadline) -> Result<Respo
         .output_buffer_size(BUFFER_BYTES)
         .timeout_global(Some(deadline.remaining().max(MIN_TIMEOUT)))
         .build();
-    let trust =
-        Trust::without_verification().map_err(|errors| ureq::Error::Other(errors.into()))?;
-    let connector = TlsConnector::new(trust, TcpConnector::default());
+    let connector = TlsConnector::new(Trust::without_verification(), TcpConnector::default());
     let agent = Agent::with_parts(config, connector, OneAddress(address));
 
     let (parts, body) = agent.get(uri).call()?.into_parts();

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! OpenSSL's error -> TlsError -> ureq::Error -> RequestError, in acme/transport.rs
+//!                                            -> Finding, in self_check.rs
 //! ```
 
 use std::fmt;
@@ -193,8 +194,8 @@ impl TlsError {
         })
     }
 
-    /// Returns the error in ureq's terms. An error that another try would not cure becomes an `Other` that holds a
-    /// [`Failure`].
+    /// Returns the error in ureq's terms. What OpenSSL found wrong becomes an `Other` that holds a [`Failure`], and is
+    /// not tried again. A connection that was lost becomes an `Io`, and may be.
     fn into_ureq(self) -> ureq::Error {
         match self {
             TlsError::Untrusted(verdict) => ureq::Error::Other(Box::new(untrusted(verdict))),

@@ -38,7 +38,7 @@ pub enum Trust {
     Roots(Roots),
     /// Every server. This is for the self-check: validators of http-01 do so, too. Otherwise an expired
     /// certificate could never be replaced where the web server redirects them to https.
-    Anybody(SslContext),
+    Anybody(OnceLock<SslContext>),
 }
 
 /// Roots, in two OpenSSL contexts.
@@ -88,12 +88,8 @@ impl Trust {
     }
 
     /// Trusts every server.
-    ///
-    /// # Errors
-    /// OpenSSL cannot be set up.
-    pub fn without_verification() -> Result<Trust, ErrorStack> {
-        let context = new_context(SslVerifyMode::NONE, &[])?.build();
-        Ok(Trust::Anybody(context))
+    pub fn without_verification() -> Trust {
+        Trust::Anybody(OnceLock::new())
     }
 
     /// Returns the context to try first, if it is another one than the [`complete`](Trust::complete) one.
@@ -104,21 +100,27 @@ impl Trust {
         }
     }
 
-    /// Returns the context that decides in the end.
+    /// Returns the context that decides in the end. It is built when it is needed first.
     ///
     /// # Errors
     /// OpenSSL cannot be set up.
     pub fn complete(&self) -> Result<&SslContext, ErrorStack> {
-        let roots = match self {
-            Trust::Anybody(context) => return Ok(context),
-            Trust::Roots(roots) => roots,
+        let complete = match self {
+            Trust::Roots(roots) => &roots.complete,
+            Trust::Anybody(complete) => complete,
         };
-        if let Some(context) = roots.complete.get() {
+        if let Some(context) = complete.get() {
             return Ok(context);
         }
-        let mut builder = new_context(SslVerifyMode::PEER, &roots.more_roots)?;
-        add_all_roots(&mut builder)?;
-        Ok(roots.complete.get_or_init(|| builder.build()))
+        let builder = match self {
+            Trust::Roots(roots) => {
+                let mut builder = new_context(SslVerifyMode::PEER, &roots.more_roots)?;
+                add_all_roots(&mut builder)?;
+                builder
+            }
+            Trust::Anybody(_) => new_context(SslVerifyMode::NONE, &[])?,
+        };
+        Ok(complete.get_or_init(|| builder.build()))
     }
 }
 

@@ -182,6 +182,10 @@ impl<'a> Client<'a> {
     /// when the first nonce is there, or when all threads have ended without one. Errors are ignored: a lasting
     /// problem is met again by the next request, which reports it.
     pub fn with_connections_ahead<T>(&self, count: usize, work: impl FnOnce() -> T) -> T {
+        // The connection that is open already is enough for one name.
+        if count < 2 {
+            return work();
+        }
         let fetch_nonce = || -> Option<()> {
             let directory = self.directory.get()?;
             let request = Request {
@@ -227,8 +231,8 @@ impl<'a> Client<'a> {
     }
 
     /// Sends a request until the CA accepts it, it is unclear whether it did, or there is no point in going on.
-    /// With a payload the request is signed; without one it is a GET, or a HEAD for a nonce. To sign, this may call
-    /// itself once for a nonce.
+    /// With a payload the request is signed; without one it is a GET, or a HEAD for a nonce. To sign a try,
+    /// this may call itself for a nonce.
     fn send(
         &self,
         purpose: Purpose,
@@ -251,8 +255,8 @@ impl<'a> Client<'a> {
                 jws: jws.as_ref(),
             };
             let sent = self.transport.send(&request, &self.deadline);
-            // §6.5: error responses bring a nonce, too. (The nonce of an unsigned request is not kept: `take_nonce`
-            // uses it at once.)
+            // §6.5: error responses bring a nonce, too. (Those of unsigned requests are not kept here: `take_nonce`
+            // uses the one that it asks for at once.)
             if let (Some(_), Ok(response)) = (&jws, &sent) {
                 self.nonces.add_from_response(response);
             }

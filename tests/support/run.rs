@@ -274,7 +274,7 @@ impl Outcome {
         self.failed_to_deliver(text)
     }
 
-    /// Likewise, with nothing said of stdout.
+    /// The same, but stdout may hold anything.
     #[track_caller]
     pub fn failed_to_deliver(&self, text: &str) -> &Outcome {
         self.check("it took longer than --timeout", !self.is_late);

@@ -850,7 +850,7 @@ fn the_proxy_of_the_environment_is_for_the_ca_alone() {
     let proxy = crate::support::web::connect_proxy();
     let outcome = world
         .getcrt()
-        .env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port))
+        .env("HTTPS_PROXY", format!("http://localhost:{}", proxy.port))
         .outcome();
     world.verify(&outcome, &NAMES);
     assert!(proxy.requests() > 0);

@@ -209,6 +209,10 @@ impl World {
     }
 
     /// A run that finds the names of this world.
+    ///
+    /// nss_wrapper reads its hosts file at the first lookup and fails where two threads make that
+    /// at once, as the self-check does. So the CA, or the proxy that leads to it, has to be named
+    /// `localhost` and not by its address: its lookup comes first, and from one thread.
     pub fn resolving(&self, run: Run) -> Run {
         run.env("LD_PRELOAD", library("libnss_wrapper.so"))
             .env("NSS_WRAPPER_HOSTS", self.path("hosts"))

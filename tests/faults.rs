@@ -668,6 +668,22 @@ fn replies_lost_on_the_way() {
 }
 
 #[test]
+fn a_reply_that_breaks_the_tls_connection() {
+    for resource in ["authorization", "finalize"] {
+        let stage = stage(|ca| {
+            ca.lie(resource, |reply, count| {
+                if count == 0 {
+                    reply.wire = Wire::Garbled;
+                }
+            })
+        });
+        stage.issues().says(": the connection failed: ");
+        // The CA has acted on it, and it is not sent again.
+        assert_eq!(stage.ca.count("finalize"), 1);
+    }
+}
+
+#[test]
 fn a_busy_ca() {
     for resource in [
         "directory",

@@ -55,6 +55,8 @@ pub enum Wire {
     Close,
     /// Nothing comes, and the connection stays open.
     Hang,
+    /// Something that is not TLS comes in its place, and then the end.
+    Garbled,
     /// These bytes come in its place, and then the end.
     Raw(Vec<u8>),
     /// Its head comes, then these bytes again and again, each time after the pause.
@@ -954,6 +956,10 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
             Wire::Close => return,
             Wire::Hang => {
                 let _ = stream.read(&mut [0]);
+                return;
+            }
+            Wire::Garbled => {
+                let _ = stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\n\r\n");
                 return;
             }
             Wire::Raw(bytes) => {

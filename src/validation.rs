@@ -19,8 +19,8 @@ use crate::text::comma_separated;
 
 /// How often, at most, the authorizations of a pending order are read, to see what it is waiting for.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the errors of undecided challenges are tolerated: the CA may be trying again (§8.2).
-const ERROR_GRACE: Duration = Duration::from_secs(30);
+/// How long problems of undecided names are tolerated: the CA may be trying again (§8.2).
+const PROBLEM_GRACE: Duration = Duration::from_secs(30);
 
 /// Polls the order until it says that all names are proven, and returns the update that says so. The
 /// authorizations are read only when the order fails or stands still, so a poll takes one request and not one
@@ -54,14 +54,16 @@ pub fn wait_until_ready(
             Status::Invalid | Status::Other(_) => {
                 survey.read_again(client)?;
                 // What the CA says about names explains more than what it says about the order.
-                let failure = survey.reason_to_give_up();
-                return Err(failure.unwrap_or(update.resource.failure()).into());
+                let failure = survey.failure().unwrap_or(update.resource.failure());
+                return Err(failure.into());
             }
             Status::Pending => {
                 if Instant::now() >= survey.next_at {
                     let undecided_before = survey.undecided.len();
                     survey.read_again(client)?;
-                    if let Some(failure) = survey.reason_to_give_up() {
+                    if let Some(failure) = survey.failure()
+                        && survey.is_hopeless()
+                    {
                         return Err(failure.into());
                     }
                     if survey.undecided.len() < undecided_before && pending.len() > 1 {
@@ -89,15 +91,16 @@ pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>>
     Update::from_response(&response)
 }
 
-/// What the authorizations said when they were last read.
+/// What the authorizations said when they were last read. Each of them is either valid, or in `undecided`, or in
+/// `failed`. One that is undecided can have an entry in `problems` as well.
 struct Survey<'a> {
-    /// Those that are undecided.
+    /// Those on which the CA has not decided.
     undecided: Vec<&'a PendingAuthorization>,
-    /// The names that the CA does not accept.
+    /// The names that the CA does not accept, and why. With the first of them, the wait ends.
     failed: Vec<NameFailure>,
-    /// The errors that undecided authorizations show.
+    /// The names that are undecided, but whose last validation attempt went wrong, and why.
     problems: Vec<NameFailure>,
-    /// When the first of the surveys was made that have all shown such errors. `None` if the last one has not.
+    /// Since when there have been problems, of this name or that. `None` if the last survey has found none.
     problems_since: Option<Instant>,
     /// When the authorizations may be read again.
     next_at: Instant,
@@ -157,26 +160,32 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Returns the failure that ends the wait: the CA does not accept some names, or there have been problems for
-    /// [`ERROR_GRACE`]. `None` if there is hope.
-    fn reason_to_give_up(&self) -> Option<Failure> {
-        let is_patience_over = self
+    /// Whether the CA does not accept some names, or there have been problems for [`PROBLEM_GRACE`].
+    fn is_hopeless(&self) -> bool {
+        let is_grace_over = self
             .problems_since
-            .is_some_and(|since| since.elapsed() >= ERROR_GRACE);
-        if self.failed.is_empty() && !is_patience_over {
-            return None;
-        }
-        let names = [self.failed.as_slice(), self.problems.as_slice()].concat();
-        Some(failure_of_names(names))
+            .is_some_and(|since| since.elapsed() >= PROBLEM_GRACE);
+        !self.failed.is_empty() || is_grace_over
     }
 
-    /// Returns the error of a wait that was interrupted. What the CA has said about names explains more than, for
-    /// example, that no time is left.
-    fn explain(&self, error: Error) -> Error {
-        if error.is::<Failure>() || self.problems.is_empty() {
-            error
+    /// Returns what the CA says against names, if it says anything.
+    fn failure(&self) -> Option<Failure> {
+        let names = [self.failed.as_slice(), self.problems.as_slice()].concat();
+        if names.is_empty() {
+            None
         } else {
-            failure_of_names(self.problems.clone()).into()
+            Some(failure_of_names(names))
+        }
+    }
+
+    /// Returns the error of a wait that was interrupted by `error`. If that says only that the wait has ended, for
+    /// example because no time is left, what the CA has said against names explains more.
+    fn explain(&self, error: Error) -> Error {
+        // The CA refuses, or cannot be reached.
+        let is_explained = error.is::<Failure>();
+        match self.failure() {
+            Some(failure) if !is_explained => failure.into(),
+            _ => error,
         }
     }
 }

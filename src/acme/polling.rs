@@ -15,13 +15,14 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// The longest pause that the CA can ask for.
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// If a wait would print nothing for this long, a message says what getcrt is waiting for.
+/// After this long, and then again and again, a message says what getcrt is waiting for.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).
 pub struct Polling<'a> {
     deadline: &'a Deadline,
     started: Instant,
+    /// When it was last said what is awaited; at first, when the wait began.
     last_news: Instant,
     interval: Duration,
 }

@@ -76,6 +76,9 @@ pub fn fetch_and_compare(
 }
 
 /// Returns the response to which `url` leads, and notes on `route` how it got there.
+///
+/// # Errors
+/// There is no response: a [`ureq::Error`]. Or a redirect leads where validators do not go: another error.
 fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result<Response> {
     let mut uri: Uri = url.parse()?;
     for _ in 0..=MAX_REDIRECTS {
@@ -114,7 +117,7 @@ fn get(uri: &Uri, route: &mut Route, deadline: &Deadline) -> Result<Response> {
 }
 
 /// Returns the address of the host that a validator would choose: IPv6 before IPv4, and one that can be reached.
-/// ureq would choose in its own way.
+/// ureq would try the addresses in the order of the system's resolver, and would not tell which one has answered.
 fn choose_address(
     uri: &Uri,
     route: &mut Route,
@@ -218,13 +221,18 @@ impl Resolver for OneAddress {
     }
 }
 
-/// Returns where a redirect from `base` leads. The location may be a URL (`https://example.org/x`), a URL
-/// without its scheme (`//example.org/x`), or a path (`/x`).
+/// Returns where a redirect from `base` leads. What is missing in the location is taken from `base`:
+///
+/// ```text
+/// https://example.org/x    nothing
+/// //example.org/x          the scheme
+/// /x                       the scheme and the host
+/// ```
 ///
 /// # Errors
 /// The location is none of these, or has lost the `/` after the host: `http://example.org.well-known/x`.
 fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
-    // `//host/path` keeps the scheme. The parser would take the host for a part of the path.
+    // `Uri` would take all of the second form for a path.
     let with_scheme = match base.scheme_str() {
         Some(scheme) if location.starts_with("//") => format!("{scheme}:{location}"),
         _ => location.to_owned(),
@@ -294,7 +302,11 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     }
 }
 
-/// The addresses and redirects on the way to an answer.
+/// The addresses and redirects on the way to an answer. The user sees them in one line with it:
+///
+/// ```text
+/// 192.0.2.1: HTTP 301 to https://www.example.org/x: 2001:db8::7: no connection: 192.0.2.7: HTTP 404 with the body `no such file`
+/// ```
 #[derive(Default)]
 struct Route(Vec<String>);
 

@@ -101,8 +101,6 @@ pub fn show_exchange(heading: Heading, first_line: String, lines: Vec<String>) {
 /// Prints the error that ended the run, with its details, its hint, and the chain that could not be
 /// delivered.
 pub fn report(error: &Error) {
-    // Threads that are still running must not print anything after the error.
-    log::set_max_level(LevelFilter::Error);
     error!("error: {error:#}");
     let Some(failure) = error.downcast_ref::<Failure>() else {
         return;

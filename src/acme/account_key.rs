@@ -1,7 +1,7 @@
 //! The account key: its public half, its thumbprint, and how it signs.
 //!
-//! Nothing outside this file can read the private key: the field that holds it is private, and what leaves
-//! here is the public half, the thumbprint and signatures.
+//! The private key is in a private field of [`AccountKey`], and what leaves here is the public half, the thumbprint
+//! and signatures. Only `files.rs`, which reads the key file, sees its bytes besides.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;

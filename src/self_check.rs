@@ -285,9 +285,12 @@ fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> 
         }
         Err(error) => {
             let message = error.to_string();
-            // ureq puts this before an error of the system's.
-            let seen = message.strip_prefix("io: ").unwrap_or(&message);
-            Finding::Unclear(route.leading_to(seen))
+            // ureq puts these before an error of the system's, and one of tls.rs.
+            let prefixes = ["io: ", "other: "];
+            let seen = prefixes
+                .iter()
+                .find_map(|prefix| message.strip_prefix(prefix));
+            Finding::Unclear(route.leading_to(seen.unwrap_or(&message)))
         }
     }
 }

@@ -1072,6 +1072,21 @@ fn answers_that_leave_it_to_the_ca() {
 }
 
 #[test]
+fn a_redirect_to_a_port_that_speaks_http() {
+    let to_https = |request: &Request, _| {
+        let to = format!("302 Found\r\nLocation: https://{}/x", request.host);
+        request
+            .user_agent
+            .starts_with("getcrt/")
+            .then(|| response(&to, b""))
+    };
+    let stage = stage_with(|ca| ca, to_https);
+    stage
+        .issues()
+        .says("/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides");
+}
+
+#[test]
 fn a_circle_of_redirects() {
     let circle = |request: &Request, _| {
         let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;

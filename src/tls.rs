@@ -3,9 +3,10 @@
 //! ureq asks [`TlsConnector`] for connections and moves bytes through [`TlsTransport`]. Both return errors in
 //! ureq's terms, which `acme/transport.rs` and `self_check.rs` translate for the user:
 //!
-//! - If there is no TLS connection because OpenSSL and the server disagree, that is an `Other` that holds a
-//!   [`Failure`]. Another try would fail in the same way.
-//! - If a connection is lost, before or after the handshake, that is an `Io`. Another try may succeed.
+//! - If the handshake fails because OpenSSL and the server disagree, that is an `Other` that holds a [`Failure`].
+//!   Another try would fail in the same way.
+//! - If a connection is lost, or cannot be used any more after the handshake, that is an `Io`. Another try may
+//!   succeed.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -46,24 +47,27 @@ impl<C: Connector> TlsConnector<C> {
         }
     }
 
-    /// Puts TLS over a connection. If the quick context refuses the server's certificate, this connects a second
-    /// time, and the complete context decides.
+    /// Puts TLS over a connection to `host`. If the quick context refuses the server's certificate, this connects a
+    /// second time, and the complete context decides.
     fn connect_tls(
         &self,
+        host: &str,
         details: &ConnectionDetails,
         mut connection: Box<dyn Transport>,
-    ) -> Result<SslStream<TransportAdapter>, ConnectError> {
+    ) -> Result<SslStream<TransportAdapter>, ureq::Error> {
         if let Some(quick) = self.trust.quick() {
-            match handshake(quick, details, connection) {
-                Err(ConnectError::Untrusted(_)) => {
-                    connection = self
-                        .connect_tcp(details)
-                        .map_err(ConnectError::Connection)?;
+            match handshake(quick, host, details, connection) {
+                Err(error) if refusal(&error).is_some() => {
+                    connection = self.connect_tcp(details)?;
                 }
-                result => return result,
+                result => return result.map_err(handshake_error),
             }
         }
-        handshake(self.trust.complete()?, details, connection)
+        let complete = self
+            .trust
+            .complete()
+            .map_err(|errors| setup_error(&errors))?;
+        handshake(complete, host, details, connection).map_err(handshake_error)
     }
 }
 
@@ -81,28 +85,27 @@ impl<C: Connector> Connector for TlsConnector<C> {
         if !details.needs_tls() {
             return Ok(Some(connection));
         }
-        let stream = self
-            .connect_tls(details, connection)
-            .map_err(ConnectError::into_ureq)?;
+        // With an empty name, OpenSSL would not check for which host the certificate is.
+        let Some(host) = details.uri.host().filter(|host| !host.is_empty()) else {
+            return Err(ureq::Error::HostNotFound);
+        };
+        let stream = self.connect_tls(host, details, connection)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Box::new(TlsTransport { buffers, stream })))
     }
 }
 
-/// Connects. If the context verifies servers, their certificate must be for the host of the URL.
+/// Does the handshake. If the context verifies servers, their certificate must be for `host`.
 fn handshake(
     context: &SslContext,
+    host: &str,
     details: &ConnectionDetails,
     connection: Box<dyn Transport>,
-) -> Result<SslStream<TransportAdapter>, ConnectError> {
+) -> Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>> {
     let mut adapter = TransportAdapter::new(connection, details.current_time.clone());
     adapter.set_timeout(details.timeout);
     let mut ssl = Ssl::new(context)?;
-    // With an empty name, OpenSSL would not check for which host the certificate is.
-    let Some(host) = details.uri.host().filter(|host| !host.is_empty()) else {
-        return Err(ConnectError::Connection(ureq::Error::HostNotFound));
-    };
     let without_brackets = host.trim_matches(['[', ']']);
     match without_brackets.parse::<IpAddr>() {
         Ok(address) => ssl.param_mut().set_ip(address)?,
@@ -114,7 +117,7 @@ fn handshake(
             parameters.set_host(host)?;
         }
     }
-    ssl.connect(adapter).map_err(ConnectError::from_handshake)
+    ssl.connect(adapter)
 }
 
 /// A TLS connection in the form that ureq wants. The HTTP text passes through two buffers: ureq writes the
@@ -143,7 +146,13 @@ impl Transport for TlsTransport {
         let amount = match self.stream.ssl_read(self.buffers.input_append_buf()) {
             Ok(amount) => amount,
             Err(error) if error.code() == ErrorCode::ZERO_RETURN => 0,
-            Err(error) => return Err(lost_connection(error)),
+            Err(error) => {
+                return Err(match protocol_error(&error) {
+                    // The server may have acted on the request before this.
+                    Some(reason) => ureq::Error::Io(io::Error::other(reason)),
+                    None => connection_error(error),
+                });
+            }
         };
         self.buffers.input_appended(amount);
         Ok(amount > 0)
@@ -165,75 +174,43 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Why there is no TLS connection.
-enum ConnectError {
-    /// The server's certificate is not trusted, or not for its host.
-    Untrusted(X509VerifyResult),
-    /// OpenSSL and the server disagree, or OpenSSL cannot be set up.
-    OpenSsl(ErrorStack),
-    /// The connection below TLS failed, for example by a timeout or a reset.
-    Connection(ureq::Error),
-}
-
-impl ConnectError {
-    fn from_handshake(error: HandshakeError<TransportAdapter>) -> ConnectError {
-        let stream = match error {
-            HandshakeError::SetupFailure(errors) => return ConnectError::OpenSsl(errors),
-            HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => stream,
-        };
-        // The verdict is OK also if the handshake failed before the server had shown a certificate.
-        let must_be_trusted = stream.ssl().verify_mode() != SslVerifyMode::NONE;
-        let verdict = stream.ssl().verify_result();
-        if must_be_trusted && verdict != X509VerifyResult::OK {
-            return ConnectError::Untrusted(verdict);
-        }
-        let ssl_error = stream.into_error();
-        match protocol_errors(&ssl_error) {
-            Some(errors) => ConnectError::OpenSsl(errors.clone()),
-            None => ConnectError::Connection(lost_connection(ssl_error)),
-        }
-    }
-
-    fn into_ureq(self) -> ureq::Error {
-        match self {
-            ConnectError::Untrusted(verdict) => ureq::Error::Other(Box::new(untrusted(verdict))),
-            ConnectError::OpenSsl(errors) => ureq::Error::Other(Box::new(disagreement(&errors))),
-            ConnectError::Connection(error) => error,
-        }
+/// Returns what is wrong with the server's certificate, if that is why the handshake failed.
+fn refusal(error: &HandshakeError<TransportAdapter>) -> Option<X509VerifyResult> {
+    let (HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream)) = error else {
+        return None;
+    };
+    let ssl = stream.ssl();
+    // The verdict is OK also if the handshake failed before the server had shown a certificate.
+    let verdict = ssl.verify_result();
+    if ssl.verify_mode() == SslVerifyMode::NONE || verdict == X509VerifyResult::OK {
+        None
+    } else {
+        Some(verdict)
     }
 }
 
-/// For `?`.
-impl From<ErrorStack> for ConnectError {
-    fn from(errors: ErrorStack) -> ConnectError {
-        ConnectError::OpenSsl(errors)
+/// Returns the error of a handshake in ureq's terms.
+fn handshake_error(error: HandshakeError<TransportAdapter>) -> ureq::Error {
+    if let Some(verdict) = refusal(&error) {
+        return ureq::Error::Other(Box::new(untrusted(verdict)));
+    }
+    let cause = match error {
+        HandshakeError::SetupFailure(errors) => return setup_error(&errors),
+        HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => stream.into_error(),
+    };
+    match protocol_error(&cause) {
+        Some(reason) => ureq::Error::Other(Box::new(disagreement(reason))),
+        None => connection_error(cause),
     }
 }
 
-/// Returns OpenSSL's errors if the peer does not keep to the protocol, or reports an error itself. `None` if the
-/// connection below TLS failed or ended: OpenSSL 3 takes an end without notice for a protocol error as well.
-fn protocol_errors(error: &ssl::Error) -> Option<&ErrorStack> {
-    error
-        .ssl_error()
-        .filter(|errors| reason(errors) != UNEXPECTED_EOF)
+/// Returns the error of OpenSSL when it is set up.
+fn setup_error(errors: &ErrorStack) -> ureq::Error {
+    ureq::Error::Other(Box::new(disagreement(first_reason(errors))))
 }
 
-/// Returns the error of a connection that has ended too early, or cannot be used further. The server may have
-/// acted on the request.
-fn lost_connection(error: ssl::Error) -> ureq::Error {
-    if let Some(errors) = protocol_errors(&error) {
-        return ureq::Error::Io(io::Error::other(reason(errors)));
-    }
-    match error.into_io_error() {
-        // Finds ureq's own error, such as a timeout, inside the io::Error in which its adapter has put it.
-        Ok(cause) => ureq::Error::from(cause),
-        Err(_) => ureq::Error::Io(ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// Returns what the user is told if OpenSSL and the server disagree.
-fn disagreement(errors: &ErrorStack) -> Failure {
-    let reason = reason(errors);
+/// Returns what the user is told if OpenSSL and the server disagree, or OpenSSL cannot be set up.
+fn disagreement(reason: &str) -> Failure {
     let failure = Failure::new(format!("no TLS with it: {reason}"));
     if reason == WRONG_VERSION_NUMBER {
         failure.with_hint("is this the port where it speaks https?")
@@ -242,8 +219,27 @@ fn disagreement(errors: &ErrorStack) -> Failure {
     }
 }
 
-/// Returns the first reason that OpenSSL gives.
-fn reason(errors: &ErrorStack) -> &'static str {
+/// Returns OpenSSL's reason if one side does not keep to the TLS protocol. `None` if the connection below failed or
+/// ended. (An end without notice is a protocol error for OpenSSL 3, but not here.)
+fn protocol_error(error: &ssl::Error) -> Option<&'static str> {
+    let reason = first_reason(error.ssl_error()?);
+    if reason == UNEXPECTED_EOF {
+        None
+    } else {
+        Some(reason)
+    }
+}
+
+/// Returns the error of the connection below TLS: a reset, for example, or a timeout.
+fn connection_error(error: ssl::Error) -> ureq::Error {
+    match error.into_io_error() {
+        // ureq's adapter has put its own error, such as a timeout, into an io::Error. This takes it out.
+        Ok(cause) => ureq::Error::from(cause),
+        Err(_) => ureq::Error::Io(ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn first_reason(errors: &ErrorStack) -> &'static str {
     let first = errors.errors().first();
     first
         .and_then(|error| error.reason())

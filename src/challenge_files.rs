@@ -46,7 +46,8 @@ impl AcmeDir {
 }
 
 /// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also belong to
-/// another run of the same account that is under way. That run will not remove ours.)
+/// another run of the same account that is under way. That run will not remove ours, but when this one ends, the
+/// other has no file any more.)
 fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
     let mut tries = 0;
     loop {

@@ -279,8 +279,15 @@ fn send_renewal_order(
     }
 }
 
-/// Sends the CSR, and waits until the certificate is issued (§7.4). Returns where its chain is. If it is unclear
-/// whether the CA has got the CSR, the order is read; if it is still ready, the CSR is sent again.
+/// Sends the CSR, and waits until the certificate is issued (§7.4). Returns where its chain is. The order's status
+/// says what comes next:
+///
+/// ```text
+/// ready        send the CSR, unless the CA has accepted it; if that is unclear, read the order
+/// processing   read the order again after a pause
+/// valid        the certificate is there
+/// invalid      the CA has refused it
+/// ```
 fn finalize(
     client: &Client,
     order_url: &AcmeUrl,

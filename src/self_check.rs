@@ -1,6 +1,13 @@
 //! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no validation attempt is
 //! used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to ten
 //! redirects over http and https, no proxy, and any certificate is accepted on the way.
+//!
+//! ```text
+//! fetch_and_compare   tries again while the web server may be starting, and judges the answer
+//! └─ fetch            follows redirects
+//!    └─ get           chooses an address of the host
+//!       └─ get_from   sends one request to it
+//! ```
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -70,7 +77,7 @@ pub fn fetch_and_compare(
         if is_worth_a_retry(&answer) && has_patience && has_time {
             name_deadline.sleep(RETRY_PAUSE)?;
         } else {
-            return Ok(finding(answer, key_authorization, &route));
+            return Ok(judge(answer, key_authorization, &route));
         }
     }
 }
@@ -265,8 +272,8 @@ fn is_worth_a_retry(answer: &Result<Response>) -> bool {
     }
 }
 
-/// Judges an answer.
-fn finding(answer: Result<Response>, key_authorization: &str, route: &Route) -> Finding {
+/// Compares an answer with what it should be.
+fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Finding {
     let expected = key_authorization.as_bytes();
     match answer {
         // §8.3: white space at the end is ignored.

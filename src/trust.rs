@@ -58,8 +58,8 @@ pub struct Roots {
 }
 
 impl Trust {
-    /// Trusts the system's roots (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name) and the PEM
-    /// certificates in the file `ca_bundle`.
+    /// Trusts the system's roots and the PEM certificates in the file `ca_bundle`. The variables `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name other system roots, as for every program that uses OpenSSL.
     ///
     /// # Errors
     /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.

@@ -177,10 +177,10 @@ impl<'a> Client<'a> {
         self.send(purpose, url, Some(&payload), Effect::Once)
     }
 
-    /// Does `work` while threads open connections for later work on `count` names. Each thread fetches a nonce over
-    /// its connection. (One of them gets the connection that is open already, so it is done first.) `work` begins
-    /// when the first nonce is there, or when all threads have ended without one. Errors are ignored: a lasting
-    /// problem is met again by the next request, which reports it.
+    /// Does `work` while threads open the connections that later work on `count` names will need. Each thread does
+    /// so by fetching a nonce, and ignores errors: a lasting problem is met again by the next request, which reports
+    /// it. `work` begins when the first nonce is there, which is soon, because one thread gets the connection that is
+    /// open already. This function returns when `work` and all threads have ended.
     pub fn with_connections_ahead<T>(&self, count: usize, work: impl FnOnce() -> T) -> T {
         // The connection that is open already is enough for one name.
         if count < 2 {

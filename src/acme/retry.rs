@@ -80,6 +80,7 @@ impl Retries {
             self.nonce_retries += 1;
             return Decision::TryAnotherNonce(self.nonce_pause().min(remaining));
         }
+        // The decision, which only lacks the pause.
         let next_step = match (kind, self.effect) {
             (ErrorKind::BadNonce | ErrorKind::Permanent, _)
             | (ErrorKind::WrongState, Effect::Repeatable) => {

@@ -100,6 +100,7 @@ impl Transport {
         self.build_and_run(request, deadline).map_err(request_error)
     }
 
+    /// Builds the HTTP request and runs it. (The body's type differs, so there are two calls of `run`.)
     fn build_and_run(
         &self,
         request: &Request,

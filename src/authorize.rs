@@ -255,7 +255,7 @@ pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> R
     let mut failed: Vec<NameFailure> = Vec::new();
     let mut others = Vec::new();
     for error in errors {
-        match error.downcast() {
+        match error.downcast::<NameFailure>() {
             Ok(name_failure) => failed.push(name_failure),
             Err(other) => others.push(other),
         }

@@ -312,10 +312,10 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     }
 }
 
-/// The addresses and redirects on the way to an answer. The user sees them in one line with it:
+/// The addresses and redirects on the way to an answer, and remarks on them. The user sees them in one line with it:
 ///
 /// ```text
-/// 192.0.2.1: HTTP 301 to https://www.example.org/x: 2001:db8::7: no connection: 192.0.2.7: HTTP 404 with the body `no such file`
+/// 192.0.2.1: HTTP 301 to http://www.example.org/x: 192.0.2.7: no connection: 192.0.2.8: HTTP 404 with the body `no such file`
 /// ```
 #[derive(Default)]
 struct Route(Vec<String>);

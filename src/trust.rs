@@ -49,7 +49,7 @@ pub enum Trust {
 /// is decided by the complete one, which has read all roots.
 #[derive(Debug)]
 pub struct Roots {
-    /// `None` if the user has chosen the roots, or OpenSSL has no directory of roots.
+    /// `None` if the user has chosen the roots, or OpenSSL does not say where its directory is.
     quick: Option<SslContext>,
     /// Built when it is needed. From then on it is used alone.
     complete: OnceLock<SslContext>,
@@ -58,8 +58,9 @@ pub struct Roots {
 }
 
 impl Trust {
-    /// Trusts the system's roots and the PEM certificates in the file `ca_bundle`. The variables `SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR` name other system roots, as for every program that uses OpenSSL.
+    /// Trusts the system's roots and the PEM certificates in the file `ca_bundle`. `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// replace the system's bundle and the system's directory of roots. If only one is set, the other stays in force,
+    /// as in every program that uses OpenSSL.
     ///
     /// # Errors
     /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.

@@ -190,7 +190,7 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Lists up to three names. Of more, it shows the first, the number of those between, and the last.
+/// Lists up to three names. Of more than three, it shows the first, the number of those between, and the last.
 fn names_in_short(authorizations: &[&PendingAuthorization]) -> String {
     match authorizations {
         [] => "the order".to_owned(),

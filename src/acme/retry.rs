@@ -9,7 +9,7 @@ const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow without a pause. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The pause after any other error. It doubles with each error of a request, up to [`MAX_BACKOFF`]. It is shortened
+/// The pause after any other error. It doubles with each error of one call of the client, up to [`MAX_BACKOFF`]. It is shortened
 /// at random by up to half, and the CA can ask for more.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);

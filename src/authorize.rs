@@ -277,8 +277,9 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     let identifier = &authorization.identifier;
     let mut polling = Polling::new(client.deadline());
     let mut poll_after = Duration::ZERO;
-    while let Submission::Unclear = post_challenge(client, authorization)? {
-        polling.pause(poll_after, || {
+    while let Submission::Unclear(error) = post_challenge(client, authorization)? {
+        let unclear = name_failure_or_other(identifier, error);
+        polling.pause_after(unclear, poll_after, || {
             format!("the CA to take the challenge for {identifier}")
         })?;
         let purpose = Purpose::Authorization(Some(identifier));
@@ -303,13 +304,18 @@ fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Resu
     let identifier = &authorization.identifier;
     let purpose = Purpose::Challenge(identifier);
     let posted = client.post_once(purpose, &authorization.challenge.url, &json!({}));
-    posted.map_err(|error| match error.downcast::<Failure>() {
+    posted.map_err(|error| name_failure_or_other(identifier, error))
+}
+
+/// Turns a [`Failure`] into that of a name, and returns any other error as it is.
+fn name_failure_or_other(identifier: &Identifier, error: Error) -> Error {
+    match error.downcast::<Failure>() {
         Ok(failure) => Error::new(NameFailure {
             identifier: identifier.clone(),
             failure,
         }),
         Err(other) => other,
-    })
+    }
 }
 
 /// Returns one failure for all names in `failed`, which is not empty.

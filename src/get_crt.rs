@@ -296,6 +296,7 @@ fn finalize(
     csr: &Csr,
 ) -> Result<AcmeUrl> {
     let payload = json!({"csr": base64url(csr.to_der()?)});
+    let awaited = || "the CA to issue the certificate".to_owned();
     let mut polling = Polling::new(client.deadline());
     let mut is_accepted = false;
     let mut update = validated_order;
@@ -309,17 +310,18 @@ fn finalize(
                         update = Update::from_response(&response)?;
                         continue;
                     }
-                    Submission::Unclear => {}
+                    Submission::Unclear(error) => {
+                        polling.pause_after(error, update.poll_after, awaited)?;
+                    }
                 }
             }
             // The CA works on the CSR. Or the order lags behind: some CAs call it pending although its names are
             // proven, or ready although they have accepted the CSR.
-            Status::Processing | Status::Pending | Status::Ready => {}
+            Status::Processing | Status::Pending | Status::Ready => {
+                polling.pause(update.poll_after, awaited)?;
+            }
             Status::Invalid | Status::Other(_) => return Err(update.resource.failure().into()),
         }
-        polling.pause(update.poll_after, || {
-            "the CA to issue the certificate".to_owned()
-        })?;
         update = read_order(client, order_url)?;
     }
 }

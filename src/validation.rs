@@ -52,10 +52,12 @@ pub fn wait_until_ready(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                survey.read_again(client)?;
-                // What the CA says about names explains more than what it says about the order.
-                let failure = survey.failure().unwrap_or(update.resource.failure());
-                return Err(failure.into());
+                let order_failure = update.resource.failure();
+                return Err(match survey.read_again(client) {
+                    // What the CA says about names explains more than what it says about the order.
+                    Ok(()) => survey.failure().unwrap_or(order_failure).into(),
+                    Err(error) => error.context(order_failure),
+                });
             }
             Status::Pending => {
                 if Instant::now() >= survey.next_at {

@@ -1626,10 +1626,47 @@ fn a_ca_that_is_told_too_late() {
             })
         })
     });
+    // What was wrong explains more than that there is no time to look again.
     let outcome = stage.getcrt().args(&["--timeout", "12"]).outcome();
     outcome
-        .failed(": waiting for the CA to take the challenge for ")
-        .says(".test: to look again in 60 s is too late for --timeout, in ");
+        .failed(": Challenge did not pass for ")
+        .says(".test: the connection failed: ")
+        .says("\nhint: no time was left (--timeout) for another try\n");
+}
+
+#[test]
+fn a_finalize_request_that_always_fails() {
+    let busy = |reply: &mut Reply, _| reply.problem(500, "serverInternal", "out of order");
+    let ready = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.edit(|order| order["status"] = json!("ready"));
+        }
+    };
+    let stage = stage(|ca| ca.lie("finalize", busy).lie("order", ready));
+    // The first request has no other effect, as far as the client can see, so it is right to send it again.
+    let outcome = stage.getcrt().args(&["--timeout", "8"]).outcome();
+    outcome
+        .failed(": HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)")
+        .says("\nhint: no time was left (--timeout) for another try\n");
+    assert!(stage.ca.count("finalize") > 1);
+}
+
+#[test]
+fn an_authorization_that_is_gone_when_the_order_has_failed() {
+    let gone = |reply: &mut Reply, count| {
+        if count >= 3 {
+            reply.problem(404, "malformed", "no such authorization");
+        }
+    };
+    let over = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            order["status"] = json!("invalid");
+            order["error"] =
+                json!({"type": "urn:ietf:params:acme:error:caa", "detail": "CAA forbids it"});
+        });
+    };
+    stage(|ca| ca.lie("authorization", gone).lie("order", over))
+        .fails("Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa)");
 }
 
 #[test]

@@ -43,8 +43,8 @@ pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
     /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller has
-    /// to look at the object.
-    Unclear,
+    /// to look at the object. If there is no time left for that, this is the error to report.
+    Unclear(Error),
 }
 
 impl<'a> Client<'a> {
@@ -226,7 +226,7 @@ impl<'a> Client<'a> {
         match self.send(purpose, url, payload, Effect::Repeatable)? {
             Submission::Accepted(response) => Ok(response),
             // This does not happen: a request that is repeatable is sent again instead.
-            Submission::Unclear => bail!("{url}: the outcome is unclear"),
+            Submission::Unclear(error) => Err(error),
         }
     }
 
@@ -272,7 +272,8 @@ impl<'a> Client<'a> {
                 }
                 Decision::LookAtObject(pause) => {
                     self.report_and_sleep(&error, url, "looking what became of it", pause)?;
-                    return Ok(Submission::Unclear);
+                    let unclear = final_error(error, Reason::NoTimeLeft, url);
+                    return Ok(Submission::Unclear(unclear));
                 }
                 Decision::GiveUp(reason) => return Err(final_error(error, reason, url)),
             }

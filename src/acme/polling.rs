@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use log::info;
 use serde::de::DeserializeOwned;
 
 use super::response::Response;
-use crate::deadline::Deadline;
+use crate::deadline::{Cancelled, Deadline};
 
 /// The first pause between two polls. Each pause is a tenth longer than the one before.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -35,6 +35,25 @@ impl Polling<'_> {
             started: Instant::now(),
             last_news: Instant::now(),
             interval: POLL_INTERVAL_MIN,
+        }
+    }
+
+    /// Pauses before the object is looked at because the outcome of a request is unclear. This is [`pause`] but for
+    /// the error if the next poll would come too late: then it is `unclear`, which explains more.
+    ///
+    /// [`pause`]: Polling::pause
+    ///
+    /// # Errors
+    /// The next poll would come after the deadline; or the run was cancelled.
+    pub fn pause_after(
+        &mut self,
+        unclear: Error,
+        poll_after: Duration,
+        awaited: impl Fn() -> String,
+    ) -> Result<()> {
+        match self.pause(poll_after, awaited) {
+            Err(error) if !error.is::<Cancelled>() => Err(unclear),
+            result => result,
         }
     }
 

@@ -227,8 +227,8 @@ impl Authorization {
     /// The CA offers none, or one whose members cannot be used.
     pub fn http_01(&self) -> Result<Challenge> {
         let challenge = self
-            .challenges()
-            .find(|challenge| challenge["type"] == "http-01")
+            .http_01_challenges()
+            .next()
             .context("the CA offers no http-01")?;
         Challenge::deserialize(challenge).context("the CA's http-01 is not as RFC 8555 has it")
     }
@@ -238,29 +238,35 @@ impl Authorization {
         match self.status {
             Status::Valid => Verdict::Valid,
             // Some CAs leave the authorization pending after its challenge has failed.
-            Status::Pending if !self.has_failed_challenge() => Verdict::Pending(self.problem()),
+            Status::Pending if !self.has_failed_challenge() => {
+                Verdict::Pending(first_problem(self.http_01_challenges()))
+            }
             // Pending with a failed challenge; invalid, deactivated, expired or revoked (§7.1.6); or a status
             // that an authorization cannot have.
-            _ => Verdict::Failed(self.problem().unwrap_or_default()),
+            // The problem may be another challenge's, if another client of the same account has tried that.
+            _ => Verdict::Failed(first_problem(self.challenges()).unwrap_or_default()),
         }
     }
 
     fn has_failed_challenge(&self) -> bool {
-        self.challenges()
-            .any(|challenge| challenge["type"] == "http-01" && challenge["status"] == "invalid")
+        self.http_01_challenges()
+            .any(|challenge| challenge["status"] == "invalid")
     }
 
-    /// Returns the first problem among the challenges, of whichever type: another client of the same account may
-    /// have tried another type.
-    fn problem(&self) -> Option<Problem> {
+    fn http_01_challenges(&self) -> impl Iterator<Item = &Value> {
         self.challenges()
-            .filter_map(|challenge| Problem::deserialize(&challenge["error"]).ok())
-            .find(|problem| !problem.is_empty())
+            .filter(|challenge| challenge["type"] == "http-01")
     }
 
     fn challenges(&self) -> impl Iterator<Item = &Value> {
         self.challenges.as_array().into_iter().flatten()
     }
+}
+
+fn first_problem<'a>(challenges: impl Iterator<Item = &'a Value>) -> Option<Problem> {
+    challenges
+        .filter_map(|challenge| Problem::deserialize(&challenge["error"]).ok())
+        .find(|problem| !problem.is_empty())
 }
 
 /// An http-01 challenge (§8.3).
@@ -351,6 +357,28 @@ mod tests {
         let null: Order = serde_json::from_value(null).unwrap();
         assert_eq!(null.status, Status::Other("unheard-of".to_owned()));
         assert!(null.error.is_empty() && null.authorizations.is_none());
+    }
+
+    /// Another client of the account may have tried dns-01. That tells nothing about http-01 while the CA has not
+    /// decided, and is the only reason there is when it has.
+    #[test]
+    fn the_problem_of_another_challenge() {
+        let authorization = |status: &str| -> Authorization {
+            serde_json::from_value(json!({
+                "identifier": {"type": "dns", "value": "a.test"},
+                "status": status,
+                "challenges": [
+                    {"type": "dns-01", "error": {"detail": "no TXT record"}},
+                    {"type": "http-01", "status": "processing"},
+                ],
+            }))
+            .unwrap()
+        };
+        let pending = authorization("pending").verdict();
+        assert!(matches!(pending, Verdict::Pending(None)));
+        let failed = authorization("invalid").verdict();
+        let is_told = |problem: &Problem| problem.text("detail") == Some("no TXT record");
+        assert!(matches!(failed, Verdict::Failed(problem) if is_told(&problem)));
     }
 
     /// Any JSON, with the words of the RFC more likely than others.

@@ -40,6 +40,7 @@ library() {
 install_needed() {
     command -v cargo >/dev/null || fail "there is no cargo: install a Rust toolchain first (https://rustup.rs)"
     [ -n "$needed" ] || return 0
+    # shellcheck disable=SC2086 # these are words
     needed=$(printf '%s\n' $needed | sort -u | tr '\n' ' ')
     command -v apt-get >/dev/null ||
         fail "these are missing, by their names in Debian; please install them by your system's own means: $needed"
@@ -57,6 +58,7 @@ install_needed() {
         $sudo chmod 755 "$policy"
     fi
     status=0
+    # shellcheck disable=SC2086 # these are words
     { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
         apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $needed; } || status=$?
     if [ -n "$ours" ]; then

@@ -1,12 +1,12 @@
 //! The benchmark, as small as it can be: one name, no delay, and getcrt alone.
 
-use crate::support::run::{GETCRT, Run};
+use crate::support::prelude::*;
 
 #[test]
 fn the_benchmark_measures() {
     let options = "--names 1 --rtt 0 --runs 1 --clients getcrt";
     let options: Vec<&str> = options.split(' ').collect();
-    let run = Run::of_other("sh").arg("tests/bench.sh").args(&options);
+    let run = Run::of("sh").arg("tests/bench.sh").args(&options);
     let outcome = run.env("GETCRT", GETCRT).outcome();
     outcome.exits(0);
     let row = outcome

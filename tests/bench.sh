@@ -41,6 +41,7 @@ Run it as root; or let every user have them (sysctl -w kernel.unprivileged_usern
 kernel.apparmor_restrict_unprivileged_userns=0); a container needs the capability SYS_ADMIN."
 
 # Killed, this shell takes its child along, and that one all processes of the namespace.
+# shellcheck disable=SC2086 # these are words
 setpriv --pdeathsig KILL $namespaces python3 -B tests/bench/main.py "$@" &
 bench=$!
 trap 'kill -KILL $bench 2>/dev/null && wait $bench 2>/dev/null || true' EXIT

@@ -1,105 +1,11 @@
 //! The command line, and bad input: what is refused before anything is asked of a CA.
 
-use std::fs;
-use std::net::TcpListener;
-use std::path::PathBuf;
-
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
-use tempfile::TempDir;
 
-use crate::support::files::{csr, directory, key, listing, openssl, self_signed, set_mode};
-use crate::support::pebble::text;
-use crate::support::run::{GETCRT, Outcome, Run};
-use crate::support::{free_port, listen};
-
-/// A user with all that is needed, and a CA that nobody may speak to.
-pub struct Desk {
-    directory: TempDir,
-    ca: TcpListener,
-    port: u16,
-}
-
-impl Desk {
-    pub fn new() -> Desk {
-        let (directory, port) = (directory(), free_port());
-        set_mode(directory.path(), 0o755);
-        let ca = listen("127.0.0.1", port);
-        ca.set_nonblocking(true).unwrap();
-        let desk = Desk {
-            directory,
-            ca,
-            port,
-        };
-        fs::create_dir(desk.path("acme")).unwrap();
-        key(&desk.path("account.key"), "EC:P-256");
-        key(&desk.path("domain.key"), "EC:P-256");
-        desk.csr("/", &["a.test"]);
-        desk
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn csr(&self, subject: &str, names: &[&str]) {
-        csr(
-            &self.path("domain.csr"),
-            &self.path("domain.key"),
-            subject,
-            names,
-        );
-    }
-
-    pub fn getcrt(&self) -> Run {
-        self.by(Run::new())
-    }
-
-    /// As a user who is not root, for whom permissions count.
-    pub fn getcrt_as_nobody(&self) -> Run {
-        self.by(Run::as_nobody())
-    }
-
-    fn by(&self, run: Run) -> Run {
-        let mut run = run
-            .args(&[
-                "--account-key",
-                "account.key",
-                "--csr",
-                "domain.csr",
-                "--acme-dir",
-                "acme",
-                "--timeout",
-                "5",
-            ])
-            .args(&[
-                "--directory-url",
-                &format!("https://127.0.0.1:{}/dir", self.port),
-            ]);
-        run.command.current_dir(self.directory.path());
-        run
-    }
-
-    /// The run has failed with `text`, nobody has spoken to the CA, and no file was left.
-    #[track_caller]
-    fn refused(&self, outcome: &Outcome, text: &str) {
-        outcome.failed(text).says_not("Getting directory");
-        assert!(self.ca.accept().is_err(), "the CA was asked\n{outcome}");
-        if let Ok(true) = fs::exists(self.path("acme")) {
-            assert!(
-                !self.path("acme").is_dir() || listing(&self.path("acme")).is_empty(),
-                "{outcome}"
-            );
-        }
-        assert!(
-            !listing(self.directory.path())
-                .iter()
-                .any(|name| name.starts_with(".getcrt")),
-            "{outcome}"
-        );
-    }
-}
+use crate::support::prelude::*;
+use crate::support::setup::OLD_CERTIFICATE;
 
 /// The names of the options in a help text, by the headings over them.
 pub fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
@@ -125,12 +31,12 @@ pub fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn version_and_help() {
-    let version = Run::new().arg("-V").outcome();
+    let version = Run::getcrt().arg("-V").outcome();
     version.exits(0).check(
         "it is another version",
         version.stdout == format!("getcrt {}\n", env!("CARGO_PKG_VERSION")),
     );
-    let [short, long] = ["-h", "--help"].map(|help| Run::new().arg(help).outcome());
+    let [short, long] = ["-h", "--help"].map(|help| Run::getcrt().arg(help).outcome());
     for outcome in [&short, &long] {
         outcome.exits(0);
         for text in [
@@ -166,18 +72,18 @@ fn version_and_help() {
 
 #[test]
 fn verbose_may_be_said_more_than_once() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     for verbose in [&["-v"][..], &["-vv"], &["-v", "--verbose"], &["-vvv"]] {
-        let run = desk.getcrt().args(verbose);
+        let run = setup.getcrt().args(verbose);
         let outcome = run.args(&["--account-key", "missing.key"]).outcome();
-        desk.refused(&outcome, "Error loading missing.key");
+        setup.refused(&outcome, "Error loading missing.key");
     }
 }
 
 #[test]
 fn wrong_usage_is_exit_2() {
-    let desk = Desk::new();
-    let ca = format!("https://127.0.0.1:{}", desk.port);
+    let setup = Setup::with_silent_ca();
+    let ca = setup.ca.base_url();
     let wrong: [&[&str]; 18] = [
         &["--nonsense"],
         &["stray"],
@@ -199,33 +105,34 @@ fn wrong_usage_is_exit_2() {
         &["--eab-hmac-key", "domain.key"],
     ];
     for arguments in wrong {
-        let outcome = desk.getcrt().args(arguments).outcome();
+        let outcome = setup.getcrt().args(arguments).outcome();
         outcome
             .exits(2)
             .says("error: ")
             .check("stdout is not empty", outcome.stdout.is_empty());
     }
-    desk.getcrt()
+    setup
+        .getcrt()
         .args(&["--ca", &ca])
         .outcome()
         .says("'--ca <URL>' cannot be used with '--directory-url'");
-    Run::new()
+    Run::getcrt()
         .outcome()
         .exits(2)
         .says("--account-key <FILE>")
         .says("--csr <FILE>")
         .says("--acme-dir <DIR>");
-    assert!(desk.ca.accept().is_err());
+    assert!(!setup.ca.was_asked());
 }
 
 #[test]
 fn account_keys_that_are_none() {
-    let desk = Desk::new();
-    let account = desk.path("account.key");
+    let setup = Setup::with_silent_ca();
+    let account = setup.path("account.key");
     let path = account.to_str().unwrap();
-    let refused = |text: &str| desk.refused(&desk.getcrt().outcome(), text);
+    let refused = |text: &str| setup.refused(&setup.getcrt().outcome(), text);
 
-    fs::rename(&account, desk.path("moved.key")).unwrap();
+    fs::rename(&account, setup.path("moved.key")).unwrap();
     refused("Error loading account.key: No such file or directory");
     fs::create_dir(&account).unwrap();
     refused("Error loading account.key: Is a directory");
@@ -237,21 +144,21 @@ fn account_keys_that_are_none() {
     openssl(&[
         "pkey",
         "-in",
-        desk.path("domain.key").to_str().unwrap(),
+        setup.path("domain.key").to_str().unwrap(),
         "-pubout",
         "-out",
         path,
     ]);
     refused("it looks like a public key");
-    fs::copy(desk.path("domain.csr"), &account).unwrap();
+    fs::copy(setup.path("domain.csr"), &account).unwrap();
     refused("it looks like a CSR");
     fs::copy(
-        self_signed(desk.directory.path(), "/CN=x", &["x.test"], "2"),
+        self_signed(setup.directory(), "/CN=x", &["x.test"], "2"),
         &account,
     )
     .unwrap();
     refused("it looks like a certificate");
-    let pem = text(&desk.path("domain.key"));
+    let pem = text(&setup.path("domain.key"));
     fs::write(&account, pem.replacen("\nM", "\nA", 1)).unwrap();
     refused("the private key in it is damaged, or of a kind that OpenSSL does not know");
     let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
@@ -275,10 +182,10 @@ fn account_keys_that_are_none() {
 
 #[test]
 fn an_encrypted_account_key_is_never_asked_about() {
-    let desk = Desk::new();
-    let account = desk.path("account.key");
+    let setup = Setup::with_silent_ca();
+    let account = setup.path("account.key");
     for format in ["pkcs8", "traditional"] {
-        let plain = desk.path("plain.key");
+        let plain = setup.path("plain.key");
         openssl(&["genrsa", "-out", plain.to_str().unwrap(), "2048"]);
         let mut arguments = vec![
             "rsa",
@@ -294,29 +201,24 @@ fn an_encrypted_account_key_is_never_asked_about() {
         }
         openssl(&arguments);
         set_mode(&account, 0o600);
-        let outcome = desk.getcrt().outcome();
-        desk.refused(&outcome, "Error loading account.key: this key is encrypted");
-        outcome.says("\nhint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`\n");
+        setup.run_is_refused(setup.getcrt(), str![[r#"
+Parsing account key...
+error: Error loading account.key: this key is encrypted, and no passphrase is ever asked for
+hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
+
+"#]]);
     }
 }
 
 #[test]
 fn an_account_key_that_all_can_read_is_a_warning() {
-    let desk = Desk::new();
-    set_mode(&desk.path("account.key"), 0o644);
+    let setup = Setup::with_silent_ca();
+    set_mode(&setup.path("account.key"), 0o644);
     // It is the refused connection that ends this run, not the warning.
-    drop(desk.ca);
-    let run = Run::new().args(&[
-        "--account-key",
-        "account.key",
-        "--csr",
-        "domain.csr",
-        "--acme-dir",
-        "acme",
-    ]);
-    let mut run = run.args(&["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"]);
-    run.command.current_dir(desk.directory.path());
-    let outcome = run.outcome();
+    let outcome = setup
+        .getcrt()
+        .args(&["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"])
+        .outcome();
     outcome.failed(
         "cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused",
     );
@@ -325,10 +227,10 @@ fn an_account_key_that_all_can_read_is_a_warning() {
 
 #[test]
 fn csrs_that_are_none() {
-    let desk = Desk::new();
-    let csr = desk.path("domain.csr");
+    let setup = Setup::with_silent_ca();
+    let csr = setup.path("domain.csr");
     let path = csr.to_str().unwrap();
-    let refused = |text: &str| desk.refused(&desk.getcrt().outcome(), text);
+    let refused = |text: &str| setup.refused(&setup.getcrt().outcome(), text);
     let whole = text(&csr);
 
     // A byte of a name is another one now, so the signature does not fit.
@@ -343,10 +245,10 @@ fn csrs_that_are_none() {
     refused("Error loading domain.csr: the CSR's signature does not verify");
     fs::write(&csr, whole.replacen("\nM", "\nA", 1)).unwrap();
     refused("the CSR in it is damaged, or of a kind that OpenSSL does not know");
-    fs::copy(desk.path("domain.key"), &csr).unwrap();
+    fs::copy(setup.path("domain.key"), &csr).unwrap();
     refused("Error loading domain.csr: no usable CSR in it, it looks like a private key");
     fs::copy(
-        self_signed(desk.directory.path(), "/CN=x", &["x.test"], "2"),
+        self_signed(setup.directory(), "/CN=x", &["x.test"], "2"),
         &csr,
     )
     .unwrap();
@@ -359,10 +261,10 @@ fn csrs_that_are_none() {
 
 #[test]
 fn names_that_cannot_be_had() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     let refused = |subject: &str, names: &[&str], text: &str| {
-        desk.csr(subject, names);
-        desk.refused(&desk.getcrt().outcome(), text);
+        setup.csr(subject, names);
+        setup.refused(&setup.getcrt().outcome(), text);
     };
     refused("/", &[], "the CSR asks for no names");
     refused("/O=Nobody", &[], "the CSR asks for no names");
@@ -397,40 +299,40 @@ fn names_that_cannot_be_had() {
 
 #[test]
 fn the_account_key_is_not_for_certificates() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     for kind in ["RSA:2048", "EC:P-256", "ED25519"] {
-        key(&desk.path("account.key"), kind);
+        key(&setup.path("account.key"), kind);
         csr(
-            &desk.path("domain.csr"),
-            &desk.path("account.key"),
+            &setup.path("domain.csr"),
+            &setup.path("account.key"),
             "/",
             &["a.test"],
         );
-        let outcome = desk.getcrt().outcome();
-        desk.refused(&outcome, "CSR contains a public key for a known account");
+        let outcome = setup.getcrt().outcome();
+        setup.refused(&outcome, "CSR contains a public key for a known account");
         outcome.says("\nhint: the certificate needs a key of its own");
     }
 }
 
 #[test]
 fn acme_dirs_that_are_none() {
-    let desk = Desk::new();
-    let acme = desk.path("acme");
+    let setup = Setup::with_silent_ca();
+    let acme = setup.path("acme");
     fs::remove_dir(&acme).unwrap();
-    desk.refused(
-        &desk.getcrt().outcome(),
+    setup.refused(
+        &setup.getcrt().outcome(),
         "--acme-dir acme: No such file or directory",
     );
     fs::write(&acme, "").unwrap();
-    desk.refused(
-        &desk.getcrt().outcome(),
+    setup.refused(
+        &setup.getcrt().outcome(),
         "--acme-dir acme: this is no directory",
     );
     fs::remove_file(&acme).unwrap();
     fs::create_dir(&acme).unwrap();
-    set_mode(&desk.path("account.key"), 0o644);
-    let outcome = desk.getcrt_as_nobody().outcome();
-    desk.refused(
+    set_mode(&acme, 0o555);
+    let outcome = setup.getcrt_without_privileges().outcome();
+    setup.refused(
         &outcome,
         "--acme-dir acme: no file can be made in it: Permission denied",
     );
@@ -438,10 +340,10 @@ fn acme_dirs_that_are_none() {
 
 #[test]
 fn outputs_that_are_none() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     let refused = |output: &str, told: &str| {
-        let outcome = desk.getcrt().args(&["--output", output]).outcome();
-        desk.refused(&outcome, told);
+        let outcome = setup.getcrt().args(&["--output", output]).outcome();
+        setup.refused(&outcome, told);
     };
     refused("acme", "--output acme: this is no regular file");
     refused(
@@ -469,17 +371,17 @@ fn outputs_that_are_none() {
     // Nor may it be shown.
     let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
     fs::write(
-        desk.path("damaged.key"),
+        setup.path("damaged.key"),
         format!("-----BEGIN PRIVATE KEY\n{secret}\n-----END PRIVATE KEY-----\n"),
     )
     .unwrap();
-    let outcome = desk.getcrt().args(&["-o", "damaged.key"]).outcome();
-    desk.refused(&outcome, "there is a DAMAGED PEM BLOCK in this file");
+    let outcome = setup.getcrt().args(&["-o", "damaged.key"]).outcome();
+    setup.refused(&outcome, "there is a DAMAGED PEM BLOCK in this file");
     outcome.says_not("MIGH");
-    std::os::unix::fs::symlink("loop", desk.path("loop")).unwrap();
+    std::os::unix::fs::symlink("loop", setup.path("loop")).unwrap();
     refused("loop", "oo many levels of symbolic links");
 
-    let large = fs::File::create(desk.path("large.crt")).unwrap();
+    let large = fs::File::create(setup.path("large.crt")).unwrap();
     large.set_len(400 << 20).unwrap();
     refused(
         "large.crt",
@@ -488,32 +390,33 @@ fn outputs_that_are_none() {
     assert_eq!(large.metadata().unwrap().len(), 400 << 20);
 
     // A file that could be written, in a directory where it cannot be replaced.
-    set_mode(&desk.path("account.key"), 0o644);
-    set_mode(&desk.path("acme"), 0o777);
-    fs::write(desk.path("old.crt"), "old").unwrap();
-    set_mode(&desk.path("old.crt"), 0o666);
-    let outcome = desk.getcrt_as_nobody().args(&["-o", "old.crt"]).outcome();
-    desk.refused(
+    set_mode(setup.directory(), 0o555);
+    let outcome = setup
+        .getcrt_without_privileges()
+        .args(&["-o", "old.crt"])
+        .outcome();
+    setup.refused(
         &outcome,
         "--output old.crt: no file can be made in its directory: Permission denied",
     );
-    assert_eq!(text(&desk.path("old.crt")), "old");
+    assert_eq!(text(&setup.path("old.crt")), OLD_CERTIFICATE);
 }
 
 #[test]
 fn unreadable_files_are_named() {
-    let desk = Desk::new();
-    set_mode(&desk.path("acme"), 0o777);
-    let outcome = desk.getcrt_as_nobody().outcome();
-    desk.refused(&outcome, "Error loading account.key: Permission denied");
-    set_mode(&desk.path("account.key"), 0o644);
-    set_mode(&desk.path("domain.csr"), 0o600);
-    let outcome = desk.getcrt_as_nobody().outcome();
-    desk.refused(&outcome, "Error loading domain.csr: Permission denied");
+    let setup = Setup::with_silent_ca();
+    set_mode(&setup.path("account.key"), 0o000);
+    let outcome = setup.getcrt_without_privileges().outcome();
+    setup.refused(&outcome, "Error loading account.key: Permission denied");
+    set_mode(&setup.path("account.key"), 0o600);
+    set_mode(&setup.path("domain.csr"), 0o000);
+    let outcome = setup.getcrt_without_privileges().outcome();
+    setup.refused(&outcome, "Error loading domain.csr: Permission denied");
+    set_mode(&setup.path("domain.csr"), 0o600);
     let bundle = |name: &str, told: &str| {
-        let outcome = desk.getcrt().args(&["--ca-bundle", name]).outcome();
+        let outcome = setup.getcrt().args(&["--ca-bundle", name]).outcome();
         outcome.failed(told);
-        assert!(desk.ca.accept().is_err());
+        assert!(!setup.ca.was_asked());
     };
     bundle(
         "missing.pem",
@@ -524,7 +427,7 @@ fn unreadable_files_are_named() {
         "Error loading domain.key: no PEM certificate in it",
     );
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    fs::write(desk.path("damaged.pem"), damaged).unwrap();
+    fs::write(setup.path("damaged.pem"), damaged).unwrap();
     bundle(
         "damaged.pem",
         "Error loading damaged.pem: a certificate in it is damaged: ",
@@ -533,7 +436,7 @@ fn unreadable_files_are_named() {
 
 #[test]
 fn only_https_is_spoken() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     for url in [
         "http://127.0.0.1/dir",
         "file:///etc/passwd",
@@ -542,7 +445,7 @@ fn only_https_is_spoken() {
         "",
         "https:///dir",
     ] {
-        let outcome = desk.getcrt().args(&["--directory-url", url]).outcome();
+        let outcome = setup.getcrt().args(&["--directory-url", url]).outcome();
         outcome.failed(&format!(
             "`{url}` is no https URL, and ACME is spoken over https only"
         ));
@@ -561,8 +464,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn csrs_that_are_damaged_and_signed() {
-    let desk = Desk::new();
-    let key = PKey::private_key_from_pem(text(&desk.path("domain.key")).as_bytes()).unwrap();
+    let setup = Setup::with_silent_ca();
+    let key = PKey::private_key_from_pem(text(&setup.path("domain.key")).as_bytes()).unwrap();
     let public = key.public_key_to_der().unwrap();
     let refused = |public: &[u8], extensions: &[&[u8]], told: &str| {
         // CertificationRequest, RFC 2986, section 4.
@@ -577,9 +480,9 @@ fn csrs_that_are_damaged_and_signed() {
         let ecdsa_with_sha256 = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
         let signature = der(3, &[b"\0", &signature[..]].concat());
         let csr = der(0x30, &[&info[..], ecdsa_with_sha256, &signature].concat());
-        fs::write(desk.path("domain.csr"), csr).unwrap();
+        fs::write(setup.path("domain.csr"), csr).unwrap();
         let told = format!("Error loading domain.csr: {told}");
-        desk.refused(&desk.getcrt().outcome(), &told);
+        setup.refused(&setup.getcrt().outcome(), &told);
     };
     let names = |names: &[u8]| {
         der(
@@ -605,10 +508,10 @@ fn csrs_that_are_damaged_and_signed() {
 
 #[test]
 fn too_few_files_to_watch_for_signals() {
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     // The one that is left opens libraries.
     let script = "ulimit -n 4; exec \"$0\" \"$@\"";
-    let run = desk.by(Run::of("sh").args(&["-c", script, GETCRT]));
+    let run = setup.with_options(Run::of("sh").args(&["-c", script, GETCRT]));
     let outcome = run.outcome();
     outcome.failed("cannot watch for signals: Too many open files (os error 24)");
 }

@@ -1,17 +1,13 @@
 //! The examples, as they stand in `examples/` but for paths and the reload: run twice against a real
 //! CA, they issue, and then find nothing to do and reload nothing.
 
-use std::fs;
-use std::process::Command;
+use crate::support::pebble::NAMES;
+use crate::support::prelude::*;
 
-use crate::support::files::set_mode;
-use crate::support::pebble::{NAMES, World, text};
-use crate::support::run::{GETCRT, Outcome, Run};
-
-/// An example with the paths of `world` in the place of its own.
-fn adapted(world: &World, example: &str) -> String {
+/// An example with the paths of `setup` in the place of its own.
+fn adapted(setup: &Setup<Pebble>, example: &str) -> String {
     let mut content = fs::read_to_string(format!("examples/{example}")).unwrap();
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
     for (theirs, ours) in [
         ("/etc/getcrt/tls/domain.crt", path("tls/domain.crt")),
         ("/etc/getcrt/account.key", path("account.key")),
@@ -28,15 +24,15 @@ fn adapted(world: &World, example: &str) -> String {
 }
 
 /// The script's run, with what a private CA needs beside, and with a `getcrt` on its path.
-fn run(world: &World, script: &str) -> Outcome {
-    let bin = world.path("bin");
+fn run(setup: &Setup<Pebble>, script: &str) -> Outcome {
+    let bin = setup.path("bin");
     fs::create_dir_all(&bin).unwrap();
-    fs::create_dir_all(world.path("tls")).unwrap();
+    fs::create_dir_all(setup.path("tls")).unwrap();
     let options = format!(
         "--directory-url {} --check-port {} --ca-bundle {}",
-        world.directory_url(),
-        world.web.port,
-        crate::support::files::https().root.display()
+        setup.ca.directory_url(),
+        setup.web.port,
+        https().root.display()
     );
     fs::write(
         bin.join("getcrt"),
@@ -45,16 +41,16 @@ fn run(world: &World, script: &str) -> Outcome {
     .unwrap();
     set_mode(&bin.join("getcrt"), 0o755);
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let mut run = world
-        .resolving(Run::of("sh").args(&["-c", script]))
+    let mut run = setup
+        .here(Run::of("sh").args(&["-c", script]))
         .env("PATH", path);
-    run.command.current_dir(world.path(""));
+    run.command.current_dir(setup.path(""));
     run.outcome()
 }
 
 /// How often the web server was reloaded.
-fn reloads(world: &World) -> usize {
-    fs::read_to_string(world.path("reloads"))
+fn reloads(setup: &Setup<Pebble>) -> usize {
+    fs::read_to_string(setup.path("reloads"))
         .unwrap_or_default()
         .lines()
         .count()
@@ -62,27 +58,27 @@ fn reloads(world: &World) -> usize {
 
 #[test]
 fn the_renewal_script() {
-    let world = World::new();
-    let script = adapted(&world, "renew.sh")
+    let setup = Setup::with_pebble();
+    let script = adapted(&setup, "renew.sh")
         .replace("systemctl reload nginx.service", "echo reload >>reloads");
-    run(&world, &script).exits(0);
-    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
-    assert_eq!(reloads(&world), 1);
-    let outcome = run(&world, &script);
+    run(&setup, &script).exits(0);
+    setup.verify_pem(&text(&setup.path("tls/domain.crt")), &NAMES);
+    assert_eq!(reloads(&setup), 1);
+    let outcome = run(&setup, &script);
     outcome
         .exits(0)
         .check("it says something", outcome.stderr.is_empty());
-    assert_eq!(reloads(&world), 1);
+    assert_eq!(reloads(&setup), 1);
     // A failure is one of the script, too.
-    fs::write(world.path("domain.csr"), "").unwrap();
-    run(&world, &script).exits(1).says("error: Error loading ");
-    assert_eq!(reloads(&world), 1);
+    fs::write(setup.path("domain.csr"), "").unwrap();
+    run(&setup, &script).exits(1).says("error: Error loading ");
+    assert_eq!(reloads(&setup), 1);
 }
 
 #[test]
 fn the_crontab() {
-    let world = World::new();
-    let crontab = adapted(&world, "crontab").replace(
+    let setup = Setup::with_pebble();
+    let crontab = adapted(&setup, "crontab").replace(
         "sudo -n /usr/bin/systemctl reload nginx.service",
         "echo reload >>reloads",
     );
@@ -94,38 +90,38 @@ fn the_crontab() {
     let words: Vec<&str> = line.splitn(7, ' ').collect();
     assert_eq!(words[..6], ["17", "1,7,13,19", "*", "*", "*", "getcrt"]);
     assert!(!words[6].contains('%'), "cron would end the line there");
-    run(&world, words[6]).exits(0);
-    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
-    assert_eq!(reloads(&world), 1);
-    let outcome = run(&world, words[6]);
+    run(&setup, words[6]).exits(0);
+    setup.verify_pem(&text(&setup.path("tls/domain.crt")), &NAMES);
+    assert_eq!(reloads(&setup), 1);
+    let outcome = run(&setup, words[6]);
     outcome.exits(3).check(
         "cron would send mail",
         outcome.stderr.is_empty() && outcome.stdout.is_empty(),
     );
-    assert_eq!(reloads(&world), 1);
+    assert_eq!(reloads(&setup), 1);
 }
 
 #[test]
 fn the_systemd_service() {
-    let world = World::new();
-    let service = adapted(&world, "getcrt.service");
+    let setup = Setup::with_pebble();
+    let service = adapted(&setup, "getcrt.service");
     let start = service
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart="))
         .unwrap();
     // A bare name is found in /usr/local/bin and in /usr/bin, so one file is right for both.
     assert!(start.starts_with("getcrt "), "{start}");
-    run(&world, start).exits(0);
-    world.verify_pem(&text(&world.path("tls/domain.crt")), &NAMES);
-    let before = fs::metadata(world.path("tls/domain.crt"))
+    run(&setup, start).exits(0);
+    setup.verify_pem(&text(&setup.path("tls/domain.crt")), &NAMES);
+    let before = fs::metadata(setup.path("tls/domain.crt"))
         .unwrap()
         .modified()
         .unwrap();
-    run(&world, start).exits(3).says("\nNot due before ");
+    run(&setup, start).exits(3).says("\nNot due before ");
     assert!(service.contains("\nSuccessExitStatus=3\n"));
     // What the reload waits for has not happened.
     assert_eq!(
-        fs::metadata(world.path("tls/domain.crt"))
+        fs::metadata(setup.path("tls/domain.crt"))
             .unwrap()
             .modified()
             .unwrap(),
@@ -147,7 +143,7 @@ fn the_systemd_service() {
 
 #[test]
 fn systemd_understands_the_units() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["verify", "--man=no"]);
     for unit in [
@@ -158,11 +154,11 @@ fn systemd_understands_the_units() {
     ] {
         let content = fs::read_to_string(format!("examples/{unit}")).unwrap();
         fs::write(
-            world.path(unit),
+            setup.path(unit),
             content.replace("=getcrt ", &format!("={GETCRT} ")),
         )
         .unwrap();
-        analyze.arg(world.path(unit));
+        analyze.arg(setup.path(unit));
     }
     let output = analyze.output().expect("is systemd installed?");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

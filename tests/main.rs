@@ -16,7 +16,6 @@ mod examples;
 mod faults;
 mod manual;
 mod pebble;
-mod promises;
 mod readme;
 mod recipes;
 mod renewal;

@@ -1,20 +1,16 @@
 //! The man page and the completions, made from the options, in the programs that they are for; and the
 //! list of what a package has.
 
-use std::fs;
-use std::path::Path;
-
+use crate::support::prelude::*;
 use tempfile::TempDir;
 
 use crate::cli::grouped;
-use crate::support::files::{directory, listing};
 use crate::support::is_skipped;
-use crate::support::run::{Outcome, Run};
 
 /// A directory with what the example program writes.
 fn made() -> TempDir {
     let made = directory();
-    let run = Run::of_other(env!("CARGO")).args(&["run", "--locked", "--offline", "--quiet"]);
+    let run = Run::of(env!("CARGO")).args(&["run", "--locked", "--offline", "--quiet"]);
     let run = run.args(&["--example", "manual", "--"]).arg(made.path());
     run.outcome().exits(0);
     made
@@ -22,7 +18,7 @@ fn made() -> TempDir {
 
 /// Every long option, as the program itself tells them.
 fn options() -> Vec<String> {
-    let help = Run::new().arg("--help").outcome().stdout;
+    let help = Run::getcrt().arg("--help").outcome().stdout;
     grouped(&help)
         .into_iter()
         .flat_map(|(_, names)| names)
@@ -32,7 +28,7 @@ fn options() -> Vec<String> {
 /// What a shell offers where a tab follows `line`, by a script that prints it. It may read until it has
 /// seen `last`.
 fn offered(shell: &[&str], script: &str, made: &Path, [line, last]: [&str; 2]) -> Outcome {
-    let run = Run::of_other("timeout").arg("60").args(shell);
+    let run = Run::of("timeout").arg("60").args(shell);
     let run = run.args(&["-c", script]).env("MADE", made);
     // Not the user's own home, whose settings might complete something else.
     let mut run = run.env("HOME", made).env("LINE", line).env("LAST", last);
@@ -143,7 +139,7 @@ fn man_shows_the_page_without_complaint() {
     let made = made();
     let page = made.path().join("getcrt.1");
     let man = |arguments: &[&str]| {
-        let run = Run::of_other("man").args(arguments).arg("-l").arg(&page);
+        let run = Run::of("man").args(arguments).arg("-l").arg(&page);
         let run = run.env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8");
         run.outcome()
     };
@@ -180,7 +176,7 @@ fn bash_completes() {
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
     completes(&["bash", "--norc", "--noprofile"], script, made.path());
-    let parsed = Run::of_other("bash")
+    let parsed = Run::of("bash")
         .arg("-n")
         .arg(made.path().join("getcrt.bash"));
     parsed.outcome().exits(0);

@@ -1,23 +1,18 @@
 //! The whole conversation with a real CA.
 
-use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::support::files::{
-    csr, directory, https, key, library, listing, openssl, self_signed, set_mode,
-};
-use crate::support::pebble::{NAMES, World, text};
-use crate::support::run::{GETCRT, Run};
-use crate::support::web::{Web, response};
-use crate::support::{Server, await_port, await_that, free_port};
+use crate::support::files::library;
+use crate::support::is_skipped_without_ipv6;
+use crate::support::is_skipped_without_mounts;
+use crate::support::pebble::NAMES;
+use crate::support::prelude::*;
 
 #[test]
 fn two_names() {
-    let world = World::new();
-    let outcome = world.getcrt().outcome();
-    world.verify(&outcome, &NAMES);
+    let setup = Setup::with_pebble();
+    let outcome = setup.getcrt().outcome();
+    setup.verify(&outcome, &NAMES);
     let order = outcome
         .stderr
         .lines()
@@ -57,17 +52,17 @@ fn two_names() {
         ],
         "{outcome}"
     );
-    for request in world.web.requests() {
+    for request in setup.web.requests() {
         let (content, mode) = request.file.unwrap();
         assert_eq!(mode, 0o644);
         assert!(!content.ends_with(b"\n") && content.contains(&b'.'));
     }
-    assert!(world.web_saw_the_ca());
+    assert!(setup.web_saw_the_ca());
 
-    let again = world.getcrt().arg("--quiet").outcome();
+    let again = setup.getcrt().arg("--quiet").outcome();
     assert_eq!(again.stderr, "");
-    world.verify_pem(&again.stdout, &NAMES);
-    world
+    setup.verify_pem(&again.stdout, &NAMES);
+    setup
         .getcrt()
         .outcome()
         .issued()
@@ -76,70 +71,73 @@ fn two_names() {
 
 #[test]
 fn one_name() {
-    let world = World::new();
-    world.csr("/", &["only.test"]);
-    let outcome = world.getcrt().outcome();
-    world.verify(&outcome, &["only.test"]);
+    let setup = Setup::with_pebble();
+    setup.csr("/", &["only.test"]);
+    let outcome = setup.getcrt().outcome();
+    setup.verify(&outcome, &["only.test"]);
     outcome.says(", 1 name\n");
 }
 
 #[test]
 fn twenty_names_and_many_rejected_nonces() {
-    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "40")]);
+    let setup = Setup::with_pebble_and_variables(&[("PEBBLE_WFE_NONCEREJECT", "40")]);
     let names: Vec<String> = (0..20).map(|i| format!("n{i}.test")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    world.csr("/", &names);
-    world.verify(&world.getcrt().outcome(), &names);
+    setup.csr("/", &names);
+    setup.verify(&setup.getcrt().outcome(), &names);
 }
 
 #[test]
 fn nine_of_ten_nonces_rejected() {
-    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "90")]);
-    world.csr("/", &["a.test"]);
-    world.verify(&world.getcrt().outcome(), &["a.test"]);
+    let setup = Setup::with_pebble_and_variables(&[("PEBBLE_WFE_NONCEREJECT", "90")]);
+    setup.csr("/", &["a.test"]);
+    setup.verify(&setup.getcrt().outcome(), &["a.test"]);
 }
 
 #[test]
 fn authorizations_are_reused() {
-    let world = World::with(&[("PEBBLE_AUTHZREUSE", "100")]);
-    world.getcrt().outcome().issued();
-    let seen = world.web.requests().len();
-    let outcome = world.getcrt().outcome();
-    world.verify(&outcome, &NAMES);
+    let setup = Setup::with_pebble_and_variables(&[("PEBBLE_AUTHZREUSE", "100")]);
+    setup.getcrt().outcome().issued();
+    let seen = setup.web.requests().len();
+    let outcome = setup.getcrt().outcome();
+    setup.verify(&outcome, &NAMES);
     outcome.says(
         "Already verified: a.test, skipping...\nAlready verified: www.a.test, skipping...\nSigning",
     );
-    assert_eq!(world.web.requests().len(), seen, "files were fetched again");
+    assert_eq!(setup.web.requests().len(), seen, "files were fetched again");
 }
 
 #[test]
 fn a_slow_validation_is_waited_for() {
-    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "20")]);
-    let outcome = world.getcrt().outcome();
-    world.verify(&outcome, &NAMES);
+    let setup = Setup::with_pebble_and_variables(&[
+        ("PEBBLE_VA_NOSLEEP", "0"),
+        ("PEBBLE_VA_SLEEPTIME", "20"),
+    ]);
+    let outcome = setup.getcrt().outcome();
+    setup.verify(&outcome, &NAMES);
 }
 
 #[test]
 fn alternate_roots_and_long_chains_change_nothing() {
-    let world = World::with(&[
+    let setup = Setup::with_pebble_and_variables(&[
         ("PEBBLE_ALTERNATE_ROOTS", "2"),
         ("PEBBLE_CHAIN_LENGTH", "3"),
     ]);
-    let outcome = world.getcrt().outcome();
-    world.verify(&outcome, &NAMES);
+    let outcome = setup.getcrt().outcome();
+    setup.verify(&outcome, &NAMES);
     assert_eq!(outcome.stdout.matches("BEGIN CERTIFICATE").count(), 4);
 }
 
 #[test]
 fn every_kind_of_account_key() {
-    let world = World::new();
-    let account = world.path("account.key");
+    let setup = Setup::with_pebble();
+    let account = setup.path("account.key");
     let path = account.to_str().unwrap();
     for kind in [
         "RSA:2048", "RSA:3072", "RSA:4096", "EC:P-256", "EC:P-384", "EC:P-521",
     ] {
         key(&account, kind);
-        world.getcrt().outcome().issued();
+        setup.getcrt().outcome().issued();
     }
     // The forms of older tools: SEC1, with its parameters before it, and PKCS#1.
     openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-out", path]);
@@ -148,18 +146,18 @@ fn every_kind_of_account_key() {
             && text(&account).contains("BEGIN EC PRIVATE KEY")
     );
     set_mode(&account, 0o600);
-    world.getcrt().outcome().issued();
+    setup.getcrt().outcome().issued();
     openssl(&["genrsa", "-traditional", "-out", path, "2048"]);
     assert!(text(&account).contains("BEGIN RSA PRIVATE KEY"));
     set_mode(&account, 0o600);
-    world.getcrt().outcome().issued();
+    setup.getcrt().outcome().issued();
 }
 
 #[test]
 fn a_key_the_ca_does_not_take_is_its_own_words() {
-    let world = World::new();
-    key(&world.path("account.key"), "ED25519");
-    world
+    let setup = Setup::with_pebble();
+    key(&setup.path("account.key"), "ED25519");
+    setup
         .getcrt()
         .outcome()
         .failed("cannot register the account: https://")
@@ -168,18 +166,18 @@ fn a_key_the_ca_does_not_take_is_its_own_words() {
 
 #[test]
 fn every_kind_of_certificate_key() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     for kind in ["RSA:2048", "EC:P-384", "ED25519"] {
-        key(&world.path("domain.key"), kind);
-        world.csr("/", &NAMES);
-        world.verify(&world.getcrt().outcome(), &NAMES);
+        key(&setup.path("domain.key"), kind);
+        setup.csr("/", &NAMES);
+        setup.verify(&setup.getcrt().outcome(), &NAMES);
     }
 }
 
 #[test]
 fn a_csr_in_der() {
-    let world = World::new();
-    let csr = world.path("domain.csr");
+    let setup = Setup::with_pebble();
+    let csr = setup.path("domain.csr");
     openssl(&[
         "req",
         "-in",
@@ -189,32 +187,32 @@ fn a_csr_in_der() {
         "-out",
         csr.to_str().unwrap(),
     ]);
-    world.verify(&world.getcrt().outcome(), &NAMES);
+    setup.verify(&setup.getcrt().outcome(), &NAMES);
 }
 
 #[test]
 fn a_common_name_comes_first_and_once() {
-    let world = World::new();
-    world.csr("/CN=WWW.a.test", &["a.test", "www.a.test"]);
-    world
+    let setup = Setup::with_pebble();
+    setup.csr("/CN=WWW.a.test", &["a.test", "www.a.test"]);
+    setup
         .getcrt()
         .outcome()
         .issued()
         .says("Found domains: www.a.test, a.test\n");
-    world.csr("/CN=Web server of the shop", &["a.test"]);
-    let outcome = world.getcrt().outcome();
+    setup.csr("/CN=Web server of the shop", &["a.test"]);
+    let outcome = setup.getcrt().outcome();
     outcome
         .issued()
         .says("Ignoring the common name `Web server of the shop`, which is no host name\n");
-    world.resolve(&["lone.test"]);
+    setup.resolve(&["lone.test"]);
     csr(
-        &world.path("domain.csr"),
-        &world.path("domain.key"),
+        &setup.path("domain.csr"),
+        &setup.path("domain.key"),
         "/CN=lone.test",
         &[],
     );
     // Pebble is one of those that the warning speaks of.
-    let outcome = world.getcrt().outcome();
+    let outcome = setup.getcrt().outcome();
     outcome
         .says("Found domains: lone.test\n")
         .says("warning: lone.test is the CSR's common name");
@@ -225,10 +223,13 @@ fn a_common_name_comes_first_and_once() {
 
 #[test]
 fn ip_addresses() {
-    let world = World::new();
-    world.csr("/", &["IP:127.0.0.1", "IP:::1"]);
-    let outcome = world.getcrt().outcome();
-    world.verify(
+    if is_skipped_without_ipv6("a certificate for IP addresses") {
+        return;
+    }
+    let setup = Setup::with_pebble();
+    setup.csr("/", &["IP:127.0.0.1", "IP:::1"]);
+    let outcome = setup.getcrt().outcome();
+    setup.verify(
         &outcome,
         &["IP Address:127.0.0.1", "IP Address:0:0:0:0:0:0:0:1"],
     );
@@ -263,11 +264,11 @@ fn nginx_serves_the_files() {
     let mut web = Web::serving(&path("acme"));
     web.port = port;
     let log = path("access.log");
-    let world = World::around(directory, web, &[]);
-    let outcome = world
+    let setup = Setup::with_pebble_and_web(directory, web);
+    let outcome = setup
         .getcrt_by("sh", &["-c", "umask 077; exec \"$0\" \"$@\""])
         .outcome();
-    world.verify(&outcome, &NAMES);
+    setup.verify(&outcome, &NAMES);
     assert!(
         text(&log).contains("\" 200 ") && text(&log).contains("LetsEncrypt"),
         "{}",
@@ -277,12 +278,12 @@ fn nginx_serves_the_files() {
 
 #[test]
 fn one_name_of_three_fails() {
-    let world = World::new();
-    world.csr("/", &["good.test", "bad.test", "fine.test"]);
-    world.mislead_the_ca("bad.test", "127.0.0.2");
-    let old = world.path("old.crt");
+    let setup = Setup::with_pebble();
+    setup.csr("/", &["good.test", "bad.test", "fine.test"]);
+    setup.mislead_the_ca("bad.test", "127.0.0.2");
+    let old = setup.path("old.crt");
     fs::write(&old, "the old certificate").unwrap();
-    let outcome = world
+    let outcome = setup
         .getcrt()
         .args(&["-o", old.to_str().unwrap()])
         .outcome();
@@ -294,9 +295,9 @@ fn one_name_of_three_fails() {
         .says("urn:ietf:params:acme:error:")
         .says_not("\n  good.test");
     assert_eq!(text(&old), "the old certificate");
-    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
     assert!(
-        !listing(world.path("").as_path())
+        !listing(setup.path("").as_path())
             .iter()
             .any(|name| name.starts_with(".getcrt"))
     );
@@ -304,11 +305,11 @@ fn one_name_of_three_fails() {
 
 #[test]
 fn every_name_that_failed_is_told() {
-    let world = World::new();
-    world.csr("/", &["good.test", "bad.test", "worse.test"]);
-    world.mislead_the_ca("bad.test", "127.0.0.2");
-    world.mislead_the_ca("worse.test", "127.0.0.2");
-    let outcome = world.getcrt().outcome();
+    let setup = Setup::with_pebble();
+    setup.csr("/", &["good.test", "bad.test", "worse.test"]);
+    setup.mislead_the_ca("bad.test", "127.0.0.2");
+    setup.mislead_the_ca("worse.test", "127.0.0.2");
+    let outcome = setup.getcrt().outcome();
     outcome
         .failed("Challenge did not pass for ")
         .says_not("\n  good.test");
@@ -326,8 +327,8 @@ fn what_is_not_served_is_found_before_the_ca_is_told() {
         fs::create_dir(directory.path().join(name)).unwrap();
     }
     let web = Web::serving(&directory.path().join("elsewhere"));
-    let world = World::around(directory, web, &[]);
-    let outcome = world.getcrt().outcome();
+    let setup = Setup::with_pebble_and_web(directory, web);
+    let outcome = setup.getcrt().outcome();
     outcome
         .failed("local check: a.test: Wrote file to ")
         .says("but couldn't download http://a.test:");
@@ -338,28 +339,28 @@ fn what_is_not_served_is_found_before_the_ca_is_told() {
         .says("--disable-check leaves this to the CA")
         .says("\n  www.a.test: ")
         .says("\nhint: the web server serves another");
-    assert!(!world.web_saw_the_ca());
-    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert!(!setup.web_saw_the_ca());
+    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
     // The CA would have said so too.
-    world
+    setup
         .getcrt()
         .arg("--disable-check")
         .outcome()
         .failed("Challenge did not pass for ");
-    assert!(world.web_saw_the_ca());
+    assert!(setup.web_saw_the_ca());
 }
 
 #[test]
 fn a_name_that_this_machine_cannot_reach_is_the_cas_to_decide() {
-    let world = World::new();
-    world.resolve(&["www.a.test"]);
-    let outcome = world.getcrt().outcome();
+    let setup = Setup::with_pebble();
+    setup.resolve(&["www.a.test"]);
+    let outcome = setup.getcrt().outcome();
     outcome
         .exits(0)
         .says("warning: local check: Wrote file to ")
         .says("couldn't download http://a.test:");
-    world.verify_pem(&outcome.stdout, &NAMES);
-    let without = world.getcrt().arg("--disable-check").outcome();
+    setup.verify_pem(&outcome.stdout, &NAMES);
+    let without = setup.getcrt().arg("--disable-check").outcome();
     without.issued();
 }
 
@@ -368,7 +369,7 @@ fn redirects_are_followed_as_a_validator_does() {
     let directory = directory();
     let acme_dir = directory.path().join("acme");
     fs::create_dir(&acme_dir).unwrap();
-    let redirecting = |request: &crate::support::web::Request| {
+    let redirecting = |request: &Request| {
         let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
         Some(response(
             &format!("301 Moved\r\nLocation: /moved/{token}"),
@@ -388,161 +389,46 @@ fn redirects_are_followed_as_a_validator_does() {
                 .or_else(|| redirecting(request))
         }),
     );
-    let world = World::around(directory, web, &[]);
-    world.verify(&world.getcrt().outcome(), &NAMES);
-}
-
-#[test]
-fn signals_in_mid_poll() {
-    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "30")]);
-    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
-        // The shell this test was started from may have told its children to ignore SIGINT.
-        let run = world.getcrt_by("env", &["--default-signal=INT,HUP"]);
-        let output = world.path("out.crt");
-        let run = run.args(&["-o", output.to_str().unwrap()]).start();
-        await_that("the challenge files", || {
-            listing(&world.acme_dir()).len() == 2
-        });
-        run.signal(name);
-        let outcome = run.outcome();
-        outcome
-            .dies_of(number)
-            .check("stdout is not empty", outcome.stdout.is_empty());
-        assert_eq!(listing(&world.acme_dir()), [""; 0], "{outcome}");
-        assert!(
-            !listing(&world.path(""))
-                .iter()
-                .any(|name| name.starts_with(".getcrt")),
-            "{outcome}"
-        );
-        assert!(!output.exists());
-    }
-}
-
-#[test]
-fn nohup_is_honoured() {
-    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "8")]);
-    let run = world.getcrt_by("env", &["--ignore-signal=HUP"]).start();
-    await_that("the challenge files", || {
-        listing(&world.acme_dir()).len() == 2
-    });
-    run.signal("HUP");
-    world.verify(&run.outcome(), &NAMES);
-}
-
-#[test]
-fn a_full_stdout_loses_no_certificate() {
-    let world = World::new();
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let outcome = world.getcrt().stdout(full).outcome();
-    outcome.failed_to_deliver(
-        "the certificate was issued, but cannot be written: stdout: No space left on device",
-    );
-    let start = outcome
-        .stderr
-        .find("-----BEGIN")
-        .expect("the certificate is lost");
-    world.verify_pem(&outcome.stderr[start..], &NAMES);
-    outcome.says_not("Certificate signed!");
-    // Errors are told under --quiet too, and this one has a certificate to save.
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    world
-        .getcrt()
-        .arg("--quiet")
-        .stdout(full)
-        .outcome()
-        .says("-----END CERTIFICATE-----\n");
-}
-
-#[test]
-fn a_stdout_that_is_none_loses_no_certificate() {
-    let world = World::new();
-    // Closed: found out before anything is asked of the CA.
-    let closed = world
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >&-"])
-        .outcome();
-    closed
-        .failed("stdout is closed; name a file with -o")
-        .says_not("Getting directory");
-    world
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" --dry-run >&-"])
-        .outcome()
-        .exits(0);
-    // Open for reading only: nothing could be written to it.
-    let reading = fs::File::open("/dev/null").unwrap();
-    let outcome = world.getcrt().stdout(reading).outcome();
-    outcome.failed_to_deliver("cannot be written: stdout: Bad file descriptor");
-    outcome.says("-----BEGIN CERTIFICATE-----\n");
-    // Thrown away on purpose: so be it.
-    world
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >/dev/null"])
-        .outcome()
-        .exits(0);
-}
-
-#[test]
-fn a_reader_that_is_gone_loses_no_certificate() {
-    let world = World::new();
-    let mut run = world.getcrt().start();
-    drop(run.child.stdout.take());
-    let outcome = run.outcome();
-    outcome.failed_to_deliver(
-        "the certificate was issued, but cannot be written: stdout: Broken pipe",
-    );
-    outcome.says("-----BEGIN CERTIFICATE-----\n");
-}
-
-#[test]
-fn a_closed_stderr_is_no_reason_to_stop() {
-    let world = World::new();
-    let mut run = world.getcrt().start();
-    drop(run.child.stderr.take());
-    let outcome = run.outcome();
-    world.verify_pem(&outcome.exits(0).stdout, &NAMES);
+    let setup = Setup::with_pebble_and_web(directory, web);
+    setup.verify(&setup.getcrt().outcome(), &NAMES);
 }
 
 #[test]
 fn an_empty_environment() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     let preload = format!("LD_PRELOAD={}", library("libnss_wrapper.so").display());
-    let hosts = format!("NSS_WRAPPER_HOSTS={}", world.path("hosts").display());
-    world.verify(
-        &world.getcrt_by("env", &["-i", &preload, &hosts]).outcome(),
+    let hosts = format!("NSS_WRAPPER_HOSTS={}", setup.path("hosts").display());
+    setup.verify(
+        &setup.getcrt_by("env", &["-i", &preload, &hosts]).outcome(),
         &NAMES,
     );
 }
 
 #[test]
 fn keys_and_csr_from_pipes() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     let script = format!(
         r#"cd {}; "$0" --account-key <(cat account.key) --csr <(cat domain.csr) --acme-dir acme --directory-url {} --check-port {} --ca-bundle <(cat {})"#,
-        world.path("").display(),
-        world.directory_url(),
-        world.web.port,
-        crate::support::files::https().root.display()
+        setup.path("").display(),
+        setup.ca.directory_url(),
+        setup.web.port,
+        https().root.display()
     );
-    let outcome = world
-        .resolving(Run::of("bash").args(&["-c", &script, GETCRT]))
+    let outcome = setup
+        .here(Run::of("bash").args(&["-c", &script, GETCRT]))
         .outcome();
-    world.verify(&outcome, &NAMES);
-    let key = fs::File::open(world.path("account.key")).unwrap();
-    let mut run = world.getcrt().args(&["--account-key", "/dev/stdin"]);
+    setup.verify(&outcome, &NAMES);
+    let key = fs::File::open(setup.path("account.key")).unwrap();
+    let mut run = setup.getcrt().args(&["--account-key", "/dev/stdin"]);
     run.command.stdin(key);
-    world.verify(&run.outcome(), &NAMES);
+    setup.verify(&run.outcome(), &NAMES);
 }
 
 #[test]
 fn unique_prefixes_as_in_acme_tiny() {
-    let world = World::new();
-    let run = world.resolving(Run::new());
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let setup = Setup::with_pebble();
+    let run = setup.here(Run::getcrt());
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
     let run = run.args(&[
         "--acc",
         &path("account.key"),
@@ -554,23 +440,23 @@ fn unique_prefixes_as_in_acme_tiny() {
     ]);
     let run = run.args(&[
         "--direct",
-        &world.directory_url(),
+        &setup.ca.directory_url(),
         "--ch",
-        &world.web.port.to_string(),
+        &setup.web.port.to_string(),
     ]);
-    let bundle = crate::support::files::https().root.to_str().unwrap();
+    let bundle = https().root.to_str().unwrap();
     let outcome = run
         .args(&["--ca-b", bundle, "--disa", "--co", "me@a.test"])
         .outcome();
-    world.verify_pem(&outcome.exits(0).stdout, &NAMES);
+    setup.verify_pem(&outcome.exits(0).stdout, &NAMES);
 }
 
 #[test]
 fn the_deprecated_ca_option() {
-    let world = World::new();
-    let base = world.directory_url().replace("/dir", "");
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
-    let run = world.resolving(Run::new()).args(&["--ca", &base]);
+    let setup = Setup::with_pebble();
+    let base = setup.ca.directory_url().replace("/dir", "");
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
+    let run = setup.here(Run::getcrt()).args(&["--ca", &base]);
     let run = run.args(&[
         "--account-key",
         &path("account.key"),
@@ -579,13 +465,13 @@ fn the_deprecated_ca_option() {
         "--acme-dir",
         &path("acme"),
     ]);
-    let bundle = crate::support::files::https().root.to_str().unwrap();
+    let bundle = https().root.to_str().unwrap();
     // Pebble's directory is elsewhere, so that the message shows which URL was made of it.
     run.args(&["--ca-bundle", bundle])
         .outcome()
         .failed(&format!("{base}/directory: HTTP 404"));
     // acme-tiny's default value is ignored, beside another option too.
-    world
+    setup
         .getcrt()
         .args(&["--ca", "https://acme-v02.api.letsencrypt.org"])
         .outcome()
@@ -594,22 +480,22 @@ fn the_deprecated_ca_option() {
 
 #[test]
 fn contacts() {
-    let world = World::new();
-    let outcome = world
+    let setup = Setup::with_pebble();
+    let outcome = setup
         .getcrt()
         .args(&["--contact", "me@a.test", "mailto:you@a.test"])
         .outcome();
     outcome.issued().says(
         "\nUpdated contact details:\nmailto:me@a.test\nmailto:you@a.test\nCreating new order",
     );
-    let outcome = world
+    let outcome = setup
         .getcrt()
         .args(&["--contact", "none@a.test", "--contact", "last@a.test"])
         .outcome();
     outcome
         .issued()
         .says("\nUpdated contact details:\nmailto:last@a.test\nCreating new order...");
-    let outcome = world.getcrt().arg("--contact").outcome();
+    let outcome = setup.getcrt().arg("--contact").outcome();
     outcome
         .issued()
         .says("\nUpdated contact details:\nCreating new order...");
@@ -617,10 +503,10 @@ fn contacts() {
 
 #[test]
 fn a_dry_run_issues_nothing_and_touches_nothing() {
-    let world = World::new();
-    let output = world.path("out.crt");
+    let setup = Setup::with_pebble();
+    let output = setup.path("out.crt");
     fs::write(&output, "old").unwrap();
-    let outcome = world
+    let outcome = setup
         .getcrt()
         .args(&["--dry-run", "-o", output.to_str().unwrap()])
         .outcome();
@@ -637,16 +523,16 @@ fn a_dry_run_issues_nothing_and_touches_nothing() {
         .says("a.test verified!\n")
         .says_not("Signing certificate");
     assert_eq!(text(&output), "old");
-    assert_eq!(listing(&world.acme_dir()), [""; 0]);
-    assert!(!text(&world.path("pebble.log")).contains("Issued certificate"));
+    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
+    assert!(!text(&setup.path("pebble.log")).contains("Issued certificate"));
 }
 
 #[test]
 fn an_output_file_is_made_and_replaced() {
-    let world = World::new();
-    let output = world.path("out.crt");
+    let setup = Setup::with_pebble();
+    let output = setup.path("out.crt");
     let getcrt = || {
-        world
+        setup
             .getcrt_by("sh", &["-c", "umask 077; exec \"$0\" \"$@\""])
             .args(&["-o", output.to_str().unwrap()])
     };
@@ -655,7 +541,7 @@ fn an_output_file_is_made_and_replaced() {
         .exits(0)
         .says("\nCertificate signed!\n")
         .check("stdout is not empty", outcome.stdout.is_empty());
-    world.verify_pem(&text(&output), &NAMES);
+    setup.verify_pem(&text(&output), &NAMES);
     let metadata = |path: &Path| fs::metadata(path).unwrap();
     assert_eq!(metadata(&output).permissions().mode() & 0o777, 0o644);
 
@@ -671,45 +557,16 @@ fn an_output_file_is_made_and_replaced() {
         assert_eq!((now.uid(), now.gid()), (12345, 54321));
     }
     assert!(
-        !listing(&world.path(""))
+        !listing(&setup.path(""))
             .iter()
             .any(|name| name.starts_with(".getcrt"))
     );
 }
 
 #[test]
-fn a_chain_that_cannot_be_renamed_is_kept_and_named() {
-    let world = World::with(&[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "5")]);
-    let output = world.path("out.crt");
-    let run = world
-        .getcrt()
-        .args(&["-o", output.to_str().unwrap()])
-        .start();
-    await_that("the challenge files", || {
-        listing(&world.acme_dir()).len() == 2
-    });
-    // Somebody makes a directory of that name meanwhile.
-    fs::create_dir(&output).unwrap();
-    fs::write(output.join("x"), "").unwrap();
-    let outcome = run.outcome();
-    outcome.failed_to_deliver("the certificate was issued, but cannot be written: it is in ");
-    let start = outcome
-        .stderr
-        .find("-----BEGIN")
-        .expect("the certificate is lost");
-    world.verify_pem(&outcome.stderr[start..], &NAMES);
-    let kept = listing(&world.path(""))
-        .into_iter()
-        .find(|name| name.starts_with(".getcrt"))
-        .unwrap();
-    outcome.says(&kept);
-    world.verify_pem(&text(&world.path(&kept)), &NAMES);
-}
-
-#[test]
 fn links_to_the_output_are_followed() {
-    let world = World::new();
-    let path = |name: &str| world.path(name);
+    let setup = Setup::with_pebble();
+    let path = |name: &str| setup.path(name);
     fs::create_dir(path("live")).unwrap();
     fs::write(path("live/cert.pem"), "old").unwrap();
     symlink("live/cert.pem", path("link")).unwrap();
@@ -719,27 +576,27 @@ fn links_to_the_output_are_followed() {
         ("link-to-link", "live/cert.pem"),
         ("dangling", "live/new.pem"),
     ] {
-        let mut run = world.getcrt().args(&["-o", link]);
+        let mut run = setup.getcrt().args(&["-o", link]);
         run.command.current_dir(path(""));
         run.outcome().exits(0).says_not("warning");
-        world.verify_pem(&text(&path(target)), &NAMES);
+        setup.verify_pem(&text(&path(target)), &NAMES);
         assert!(fs::symlink_metadata(path(link)).unwrap().is_symlink());
     }
 }
 
 #[test]
 fn staging_does_not_replace_what_is_valid() {
-    let world = World::new();
-    let valid = self_signed(&world.path(""), "/CN=a.test", &["a.test"], "30");
+    let setup = Setup::with_pebble();
+    let valid = self_signed(&setup.path(""), "/CN=a.test", &["a.test"], "30");
     let run = |output: &Path| {
-        let run = Run::new().args(&[
+        let run = Run::getcrt().args(&[
             "--staging",
             "--timeout",
             "1",
             "-o",
             output.to_str().unwrap(),
         ]);
-        let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+        let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
         // A proxy that nobody listens at keeps the test on this machine.
         let run = run.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", free_port()));
         run.args(&[
@@ -755,11 +612,11 @@ fn staging_does_not_replace_what_is_valid() {
     run(&valid)
         .failed("staging would replace a valid certificate by one nobody trusts")
         .says_not("Getting directory");
-    let by_url = Run::new().args(&[
+    let by_url = Run::getcrt().args(&[
         "--directory-url",
         "https://acme-staging-v02.api.letsencrypt.org/directory",
     ]);
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
     let by_url = by_url.args(&[
         "--account-key",
         &path("account.key"),
@@ -773,14 +630,14 @@ fn staging_does_not_replace_what_is_valid() {
         .outcome()
         .failed("staging would replace a valid certificate");
     // A key beside it would be lost, too.
-    let both = format!("{}{}", text(&world.path("domain.key")), text(&valid));
+    let both = format!("{}{}", text(&setup.path("domain.key")), text(&valid));
     fs::write(&valid, both).unwrap();
     run(&valid).failed("there is a PRIVATE KEY in this file, which would be lost");
     for harmless in [
         "/CN=(STAGING) Tenuous Tomato R13",
         "/O=(STAGING) Let's Encrypt/CN=x",
     ] {
-        let staging = self_signed(&world.path(""), harmless, &["a.test"], "30");
+        let staging = self_signed(&setup.path(""), harmless, &["a.test"], "30");
         run(&staging).failed(
             "cannot use the directory: https://acme-staging-v02.api.letsencrypt.org/directory: ",
         );
@@ -790,7 +647,10 @@ fn staging_does_not_replace_what_is_valid() {
 /// An OpenSSL that is linked in looks where its builder had it, and there is nothing.
 #[test]
 fn roots_are_found_where_systems_keep_them() {
-    let world = World::new();
+    if is_skipped_without_mounts("roots at other places") {
+        return;
+    }
+    let setup = Setup::with_pebble();
     let home = openssl(&["version", "-d"]);
     let home = home.split('"').nth(1).unwrap();
     for (bundle, is_found) in [
@@ -808,9 +668,9 @@ fn roots_are_found_where_systems_keep_them() {
             echo 127.0.0.1 localhost >/etc/hosts && cp {root} {bundle} && exec \"$0\" \"$@\""
         );
         let run = Run::of_script_with_mounts(&script).arg(GETCRT);
-        let outcome = world.distrusting(run).outcome();
+        let outcome = setup.with_options_but_the_root(run).outcome();
         if is_found {
-            world.verify(&outcome, &NAMES);
+            setup.verify(&outcome, &NAMES);
         } else {
             outcome.failed("its TLS certificate is refused: ");
         }
@@ -819,42 +679,42 @@ fn roots_are_found_where_systems_keep_them() {
 
 #[test]
 fn the_environment_names_the_roots() {
-    let world = World::new();
-    let outcome = world.distrusting(Run::new()).outcome();
+    let setup = Setup::with_pebble();
+    let outcome = setup.with_options_but_the_root(Run::getcrt()).outcome();
     outcome
         .failed("its TLS certificate is refused: ")
         .says("\nhint: for a private CA, name its root with --ca-bundle");
-    let run = world.distrusting(Run::new());
+    let run = setup.with_options_but_the_root(Run::getcrt());
     let outcome = run.env("SSL_CERT_FILE", &https().root).outcome();
-    world.verify(&outcome, &NAMES);
+    setup.verify(&outcome, &NAMES);
 }
 
 #[test]
 fn the_proxy_of_the_environment_is_for_the_ca_alone() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     let dead = format!("http://127.0.0.1:{}", free_port());
-    let outcome = world
+    let outcome = setup
         .getcrt()
         .env("HTTPS_PROXY", &dead)
         .args(&["--timeout", "2"])
         .outcome();
     outcome.failed("cannot use the directory: ");
-    world.verify(
-        &world
+    setup.verify(
+        &setup
             .getcrt()
             .env("HTTPS_PROXY", &dead)
             .env("NO_PROXY", "localhost")
             .outcome(),
         &NAMES,
     );
-    let proxy = crate::support::web::connect_proxy();
-    let outcome = world
+    let proxy = crate::support::web::Proxy::start();
+    let outcome = setup
         .getcrt()
         .env("HTTPS_PROXY", format!("http://localhost:{}", proxy.port))
         .outcome();
-    world.verify(&outcome, &NAMES);
+    setup.verify(&outcome, &NAMES);
     assert!(proxy.requests() > 0);
-    let outcome = world
+    let outcome = setup
         .getcrt()
         .env("HTTPS_PROXY", "socks5://127.0.0.1:1")
         .outcome();

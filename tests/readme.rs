@@ -1,18 +1,9 @@
 //! The README, taken at its word: what it quotes is what a run prints, and what it tells to type works.
 //! (Its six steps are followed in `recipes.rs`, with a real web server.)
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
-use serde_json::json;
-
-use crate::cli::Desk;
-use crate::faults::{Stage, stage, stage_with, to_getcrt};
-use crate::support::files::{csr, directory, https, set_mode, sources};
-use crate::support::pebble::{World, text};
-use crate::support::run::Outcome;
-use crate::support::web::response;
+use crate::faults::self_check::to_getcrt;
+use crate::support::files::sources;
+use crate::support::prelude::*;
 
 /// The part of the README under this heading.
 pub fn section(heading: &str) -> String {
@@ -71,11 +62,11 @@ fn lines_are_compared_word_by_word() {
     assert!(!is_same("Found domains: a.test", "Found domains: none"));
 }
 
-/// A world whose names are the README's.
-fn world() -> World {
-    let world = World::new();
-    world.csr("/", &["example.org", "www.example.org"]);
-    world
+/// A setup whose names are the README's.
+fn world() -> Setup<Pebble> {
+    let setup = Setup::with_pebble();
+    setup.csr("/", &["example.org", "www.example.org"]);
+    setup
 }
 
 #[test]
@@ -84,9 +75,9 @@ fn the_transcript_is_what_one_sees() {
     let (first_screen, _) = readme.split_once("Two commands").unwrap();
     let lines = quoted(first_screen);
     let command = lines[0].strip_prefix("$ getcrt ").unwrap();
-    let world = world();
-    fs::create_dir_all(world.path("acme")).unwrap();
-    let outcome = shell(&world, command);
+    let setup = world();
+    fs::create_dir_all(setup.path("acme")).unwrap();
+    let outcome = shell(&setup, command);
     outcome.exits(0);
     let printed: Vec<&str> = outcome.stderr.lines().collect();
     let same = printed.iter().zip(&lines[1..]);
@@ -104,27 +95,25 @@ fn the_transcript_is_what_one_sees() {
             && outcome.stderr.contains(", issued by ")
             && outcome.stderr.contains(", 2 names\n")
     );
-    world.verify_pem(
-        &text(&world.path("signed.crt")),
+    setup.verify_pem(
+        &text(&setup.path("signed.crt")),
         &["example.org", "www.example.org"],
     );
 }
 
-/// What stands behind `getcrt` in a command of the README, typed in the directory of `world`, with the
+/// What stands behind `getcrt` in a command of the README, typed in the directory of `setup`, with the
 /// CA that is there.
-fn shell(world: &World, arguments: &str) -> Outcome {
+fn shell(setup: &Setup<Pebble>, arguments: &str) -> Outcome {
     let arguments = arguments.replace("/var/www/acme-challenge/", "acme/");
-    let run = crate::support::run::Run::of("sh")
-        .args(&["-c"])
-        .arg(format!(
-            "{} --directory-url {} --ca-bundle {} --check-port {} {arguments}",
-            crate::support::run::GETCRT,
-            world.directory_url(),
-            https().root.display(),
-            world.web.port,
-        ));
-    let mut run = world.resolving(run);
-    run.command.current_dir(world.path(""));
+    let run = Run::of("sh").args(&["-c"]).arg(format!(
+        "{} --directory-url {} --ca-bundle {} --check-port {} {arguments}",
+        GETCRT,
+        setup.ca.directory_url(),
+        https().root.display(),
+        setup.web.port,
+    ));
+    let mut run = setup.here(run);
+    run.command.current_dir(setup.path(""));
     run.outcome()
 }
 
@@ -132,25 +121,25 @@ fn shell(world: &World, arguments: &str) -> Outcome {
 fn the_renewal_is_not_due_the_second_time() {
     let section = section("Renewal");
     let command = quoted(&section)[0].strip_prefix("getcrt ").unwrap();
-    let world = world();
-    shell(&world, command)
+    let setup = world();
+    shell(&setup, command)
         .exits(0)
         .says("\nRenewing: there is no certificate yet\n");
-    shell(&world, command).exits(3).says("Not due before ");
+    shell(&setup, command).exits(3).says("Not due before ");
 }
 
-/// A stage with a CSR for one name.
-fn alone(stage: Stage) -> Stage {
-    let path = |name: &str| stage.directory.path().join(name);
+/// A setup with a CSR for one name.
+fn alone(setup: Setup<FakeCa>) -> Setup<FakeCa> {
+    let path = |name: &str| setup.path(name);
     csr(&path("domain.csr"), &path("domain.key"), "/", &["a.test"]);
-    stage
+    setup
 }
 
 /// What must be done to see this message.
 fn reproduced(message: &str) -> Outcome {
     let known = |part: &str| message.contains(part);
     let misled = |status: &str| {
-        alone(stage_with(
+        alone(Setup::with_fake_ca_and_web(
             |ca| ca,
             to_getcrt(response(status, b"not found")),
         ))
@@ -163,13 +152,13 @@ fn reproduced(message: &str) -> Outcome {
     }
     if known("the CA decides") {
         // Nobody but the CA knows the name.
-        let stage = alone(stage(|ca| ca));
-        fs::write(stage.directory.path().join("hosts"), "").unwrap();
-        return stage.getcrt().outcome();
+        let setup = alone(Setup::with_fake_ca(|ca| ca));
+        fs::write(setup.path("hosts"), "").unwrap();
+        return setup.getcrt().outcome();
     }
     if known("Timeout during connect") {
-        let stage = stage(|ca| {
-            ca.lie("authorization", |reply, count| {
+        let setup = Setup::with_fake_ca(|ca| {
+            ca.tamper("authorization", |reply, count| {
                 if count > 0 {
                     let detail = "192.0.2.7: Fetching http://a.test/.well-known/acme-challenge/t: \
                                   Timeout during connect (likely firewall problem)";
@@ -182,15 +171,15 @@ fn reproduced(message: &str) -> Outcome {
                     });
                 }
             })
-            .lie("order", |reply, _| {
+            .tamper("order", |reply, _| {
                 reply.edit(|order| order["status"] = json!("invalid"))
             })
         });
-        return alone(stage).getcrt().outcome();
+        return alone(setup).getcrt().outcome();
     }
     if known("come back after") {
-        let limited = stage(|ca| {
-            ca.lie("newOrder", |reply, _| {
+        let limited = Setup::with_fake_ca(|ca| {
+            ca.tamper("newOrder", |reply, _| {
                 reply.problem(429, "rateLimited", "too many certificates");
                 reply.header("Retry-After", "86400");
             })
@@ -198,11 +187,11 @@ fn reproduced(message: &str) -> Outcome {
         return limited.getcrt().outcome();
     }
     if known("--eab-kid") {
-        let elsewhere = stage(|ca| {
-            ca.lie("directory", |reply, _| {
+        let elsewhere = Setup::with_fake_ca(|ca| {
+            ca.tamper("directory", |reply, _| {
                 reply.edit(|directory| directory["meta"]["website"] = json!("https://ca.test/eab"))
             })
-            .lie("newAccount", |reply, _| {
+            .tamper("newAccount", |reply, _| {
                 reply.problem(403, "externalAccountRequired", "who?")
             })
         });
@@ -210,19 +199,19 @@ fn reproduced(message: &str) -> Outcome {
     }
     if known("--ca-bundle") {
         // The root of another CA.
-        let (stage, other) = (stage(|ca| ca), https());
+        let (setup, other) = (Setup::with_fake_ca(|ca| ca), https());
         let other = other.root.to_str().unwrap();
-        return stage.getcrt().args(&["--ca-bundle", other]).outcome();
+        return setup.getcrt().args(&["--ca-bundle", other]).outcome();
     }
-    let desk = Desk::new();
+    let setup = Setup::with_silent_ca();
     if known("key") && known("certificate") || known("a known account") {
-        return desk
+        return setup
             .getcrt()
             .args(&["--account-key", "domain.key"])
             .outcome();
     }
     if known("it looks like a CSR") {
-        return desk
+        return setup
             .getcrt()
             .args(&["--account-key", "domain.csr"])
             .outcome();
@@ -231,10 +220,11 @@ fn reproduced(message: &str) -> Outcome {
         known("Permission denied"),
         "nothing is known to say: {message}"
     );
-    for (name, mode) in [("account.key", 0o644), ("acme", 0o777)] {
-        set_mode(&desk.path(name), mode);
-    }
-    desk.getcrt_as_nobody().args(&["-o", "tls.crt"]).outcome()
+    set_mode(setup.directory(), 0o555);
+    setup
+        .getcrt_without_privileges()
+        .args(&["-o", "tls.crt"])
+        .outcome()
 }
 
 #[test]
@@ -273,7 +263,7 @@ fn the_walk_is_what_verbose_shows() {
 
 #[test]
 fn options_and_exit_statuses_are_those_of_the_help() {
-    let help = crate::support::run::Run::new().arg("-h").outcome().stdout;
+    let help = Run::getcrt().arg("-h").outcome().stdout;
     let section = section("Options");
     let table: Vec<&str> = section
         .lines()

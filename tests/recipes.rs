@@ -2,23 +2,14 @@
 //! gets from nothing to https by the commands in the recipe's own comment, and through a renewal.
 //! A server that is not installed is skipped by name, unless GETCRT_TESTS is `all`.
 
+use crate::support::prelude::*;
+use crate::support::{is_root, is_skipped, is_skipped_without_ipv6, kill};
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use openssl::x509::X509;
-
-use crate::support::files::{directory, https, listing, set_mode};
-use crate::support::pebble::{World, text};
-use crate::support::run::{GETCRT, Outcome, Run};
-use crate::support::web::{Request, Web, response};
-use crate::support::{PATIENCE, Server, await_that, free_port, is_skipped, kill};
 
 /// The names in the recipes.
 const NAMES: [&str; 2] = ["example.org", "www.example.org"];
@@ -32,11 +23,11 @@ enum Reload<'a> {
     Never,
 }
 
-/// A recipe, and a world that its server is to serve.
+/// A recipe, and a setup that its server is to serve.
 struct Site {
     example: &'static str,
     recipe: String,
-    world: World,
+    setup: Setup<Pebble>,
     http: u16,
     https: u16,
     server: Option<Server>,
@@ -46,13 +37,13 @@ impl Site {
     /// A site by this recipe; nothing where one of the `needed` programs is missing.
     fn by(example: &'static str, needed: &[&str]) -> Option<Site> {
         let needed: Vec<&str> = needed.iter().chain(&["curl"]).copied().collect();
-        if is_skipped(&format!("examples/{example}"), &needed) {
+        let what = format!("examples/{example}");
+        if is_skipped(&what, &needed) || is_skipped_without_ipv6(&what) {
             return None;
         }
         let directory = directory();
         let path = |name: &str| directory.path().join(name);
         // The servers become other users, who must be able to read what root made under any umask.
-        set_mode(directory.path(), 0o755);
         for name in ["tls", "www", "www/html", "www/acme-challenge"] {
             fs::create_dir(path(name)).unwrap();
             set_mode(&path(name), 0o755);
@@ -60,12 +51,12 @@ impl Site {
         fs::write(path("www/html/a page.txt"), PAGE).unwrap();
         set_mode(&path("www/html/a page.txt"), 0o644);
         let (http, https) = (free_port(), free_port());
-        let world = World::around(directory, Web::elsewhere(http), &[]);
-        world.csr("/", &NAMES);
+        let setup = Setup::with_pebble_and_web(directory, Web::elsewhere(http));
+        setup.csr("/", &NAMES);
         let site = Site {
             example,
             recipe: text(&Path::new("examples").join(example)),
-            world,
+            setup,
             http,
             https,
             server: None,
@@ -87,7 +78,7 @@ impl Site {
     fn filled(&self, text: &str) -> String {
         text.replace(
             "{root}",
-            self.world.path("").to_str().unwrap().trim_end_matches('/'),
+            self.setup.path("").to_str().unwrap().trim_end_matches('/'),
         )
         .replace("{http}", &self.http.to_string())
         .replace("{https}", &self.https.to_string())
@@ -96,7 +87,7 @@ impl Site {
 
     /// A configuration that has the recipe in it where `{recipe}` stands.
     fn write(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.world.path(name);
+        let path = self.setup.path(name);
         let content = self.filled(content).replace("{recipe}", &self.recipe);
         fs::write(&path, content).unwrap();
         set_mode(&path, 0o644);
@@ -161,10 +152,10 @@ impl Site {
     /// getcrt as the recipe calls it, with what a private CA needs beside.
     fn fetches(&self, arguments: &str) {
         let bundle = &https().root;
-        let run = self.world.resolving(Run::new());
+        let run = self.setup.resolving(Run::getcrt());
         let outcome = run
             .args(&arguments.split(' ').collect::<Vec<_>>())
-            .args(&["--directory-url", &self.world.directory_url()])
+            .args(&["--directory-url", &self.setup.ca.directory_url()])
             .args(&["--check-port", &self.http.to_string()])
             .args(&["--ca-bundle", bundle.to_str().unwrap()])
             .outcome();
@@ -178,14 +169,14 @@ impl Site {
                 "the end is another",
                 outcome.stderr.ends_with("\nCertificate signed!\n"),
             );
-        self.world
-            .verify_pem(&text(&self.world.path("tls/domain.crt")), &NAMES);
-        assert_eq!(listing(&self.world.path("www/acme-challenge")), [""; 0]);
+        self.setup
+            .verify_pem(&text(&self.setup.path("tls/domain.crt")), &NAMES);
+        assert_eq!(listing(&self.setup.path("www/acme-challenge")), [""; 0]);
     }
 
     /// Starts the server, and waits until it takes connections at both ports.
     fn starts(&mut self, mut command: Command) {
-        let log = fs::File::create(self.world.path("server.log")).unwrap();
+        let log = fs::File::create(self.setup.path("server.log")).unwrap();
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -204,12 +195,12 @@ impl Site {
 
     /// What the server said.
     fn log(&self) -> String {
-        fs::read_to_string(self.world.path("server.log")).unwrap_or_default()
+        fs::read_to_string(self.setup.path("server.log")).unwrap_or_default()
     }
 
     /// The certificate in the file is served, with a page, and plain http leads there.
     fn is_served(&self) {
-        let chain = fs::read(self.world.path("tls/domain.crt")).unwrap();
+        let chain = fs::read(self.setup.path("tls/domain.crt")).unwrap();
         let leaf = X509::stack_from_pem(&chain).unwrap()[0].to_pem().unwrap();
         // After a reload the old processes of a server may still take a connection or two.
         await_that("the new certificate", || {
@@ -237,10 +228,10 @@ impl Site {
     /// A visit by curl, which trusts Pebble's root alone and takes our ports for 80 and 443. On its
     /// stdout are the page, the status and where a redirect leads.
     fn visit_as(&self, name: &str, scheme: &str, address: &str, path: &str) -> Outcome {
-        let root = self.world.fetch_root();
+        let root = self.setup.fetch_root();
         let http = format!("{name}:80:{address}:{}", self.http);
         let https = format!("{name}:443:{address}:{}", self.https);
-        Run::of_other("curl")
+        Run::of("curl")
             .args(&[
                 "--silent",
                 "--show-error",
@@ -261,10 +252,6 @@ fn served(port: u16) -> Option<Vec<u8>> {
     let connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let connection = builder.build().connect(NAMES[0], connection).ok()?;
     Some(connection.ssl().peer_certificate()?.to_pem().unwrap())
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 #[test]
@@ -320,10 +307,10 @@ fn the_six_steps_of_the_readme() {
         }",
     );
     for folder in ["nginx/sites-available", "nginx/sites-enabled", "units"] {
-        fs::create_dir_all(site.world.path(folder)).unwrap();
+        fs::create_dir_all(site.setup.path(folder)).unwrap();
     }
     // A user that is there, and can run what the tests have built, takes the place of the new one.
-    let getcrt = site.world.path("getcrt");
+    let getcrt = site.setup.path("getcrt");
     fs::copy(GETCRT, &getcrt).unwrap();
     let (owner, runuser) = match is_root() {
         true => (
@@ -334,9 +321,9 @@ fn the_six_steps_of_the_readme() {
     };
     let options = format!(
         " --directory-url {} --check-port {} --ca-bundle {} ",
-        site.world.directory_url(),
+        site.setup.ca.directory_url(),
         site.http,
-        https().root.display(),
+        site.setup.path("ca.pem").display(),
     );
     let substitutions = [
         (
@@ -375,7 +362,7 @@ fn the_six_steps_of_the_readme() {
             "useradd --system --user-group getcrt" | "systemctl daemon-reload" => {}
             command if command.starts_with("systemctl enable --now ") => {
                 for unit in command.split(' ').skip(3) {
-                    assert!(site.world.path("units").join(unit).exists(), "{unit}");
+                    assert!(site.setup.path("units").join(unit).exists(), "{unit}");
                 }
             }
             command => {
@@ -384,15 +371,13 @@ fn the_six_steps_of_the_readme() {
                     .fold(command.to_owned(), |text, (theirs, ours)| {
                         text.replace(theirs, ours)
                     });
-                let run = site
-                    .world
-                    .resolving(Run::of_other("sh").args(&["-c", &typed]));
+                let run = site.setup.resolving(Run::of("sh").args(&["-c", &typed]));
                 run.outcome().exits(0);
             }
         }
     }
-    site.world
-        .verify_pem(&text(&site.world.path("tls/domain.crt")), &NAMES);
+    site.setup
+        .verify_pem(&text(&site.setup.path("tls/domain.crt")), &NAMES);
     site.is_served();
 }
 
@@ -478,7 +463,7 @@ fn caddy() {
         ),
     ]);
     let file = site.write("Caddyfile", "{recipe}");
-    let home = site.world.path("home");
+    let home = site.setup.path("home");
     fs::create_dir(&home).unwrap();
     set_mode(&home, 0o777);
     let caddy = |arguments: &[&str]| {
@@ -550,7 +535,7 @@ fn haproxy() {
         let is_page = request.path.starts_with("/a%20page.txt");
         is_page.then(|| response("200 OK", PAGE.as_bytes()))
     };
-    let web = Web::answering(&site.world.path("www/acme-challenge"), Box::new(page));
+    let web = Web::answering(&site.setup.path("www/acme-challenge"), Box::new(page));
     let site = site.with(&[
         ("bind :80\n", "bind 127.0.0.1:{http}\n"),
         ("bind [::]:80 ", "bind [::1]:{http} "),

@@ -1,15 +1,9 @@
 //! Renewal: whether it is due, by the CA or by lifetime, and what then happens.
 
-use std::fs;
-
 use openssl::asn1::Asn1Time;
-use serde_json::{Value, json};
 
-use crate::faults::{Stage, stage};
-use crate::support::ca::{Reply, Script, Wire};
-use crate::support::files::{key, listing};
-use crate::support::pebble::{NAMES, World, text};
-use crate::support::run::{Outcome, Run};
+use crate::support::pebble::NAMES;
+use crate::support::prelude::*;
 
 /// A moment `hours` from now, as RFC 3339 has it.
 fn moment(hours: i64) -> String {
@@ -29,14 +23,14 @@ fn moment(hours: i64) -> String {
 }
 
 /// A CA that suggests a window, from `start` to `end` in hours from now.
-fn suggesting(ca: Script, start: i64, end: i64) -> Script {
+fn suggesting(ca: FakeCaBuilder, start: i64, end: i64) -> FakeCaBuilder {
     let window = json!({"suggestedWindow": {"start": moment(start), "end": moment(end)}, "explanationURL": "https://ca.test/why"});
     telling(ca, window)
 }
 
 /// A CA with this renewal information.
-fn telling(ca: Script, information: Value) -> Script {
-    let ca = ca.lie("directory", |reply, _| {
+fn telling(ca: FakeCaBuilder, information: Value) -> FakeCaBuilder {
+    let ca = ca.tamper("directory", |reply, _| {
         reply.edit(|directory| {
             let base = directory["newOrder"]
                 .as_str()
@@ -45,18 +39,18 @@ fn telling(ca: Script, information: Value) -> Script {
             directory["renewalInfo"] = json!(base);
         });
     });
-    ca.lie("renewalInfo", move |reply, _| {
+    ca.tamper("renewalInfo", move |reply, _| {
         reply.replace(200, &information.to_string())
     })
 }
 
-impl Stage {
+impl Setup<FakeCa> {
     fn renew(&self) -> Run {
         self.getcrt().args(&["--renew", "-o", "cert.pem"])
     }
 
     fn certificate(&self) -> String {
-        text(&self.directory.path().join("cert.pem"))
+        text(&self.path("cert.pem"))
     }
 
     /// Issues a certificate with --renew, for there is none yet.
@@ -122,15 +116,15 @@ impl Stage {
 
 #[test]
 fn issue_then_not_due_with_a_real_ca() {
-    let world = World::new();
-    let output = world.path("out.crt");
+    let setup = Setup::with_pebble();
+    let output = setup.path("out.crt");
     let getcrt = || {
-        world
+        setup
             .getcrt()
             .args(&["--renew", "-o", output.to_str().unwrap()])
     };
     getcrt().outcome().exits(0).says("\nCertificate signed!\n");
-    world.verify_pem(&text(&output), &NAMES);
+    setup.verify_pem(&text(&output), &NAMES);
     let first = text(&output);
     let outcome = getcrt().outcome();
     // Debian's Pebble has no renewal information.
@@ -142,50 +136,50 @@ fn issue_then_not_due_with_a_real_ca() {
         .says_not("Registering account");
     assert_eq!(text(&output), first);
     // Another key is a reason, whatever the time.
-    key(&world.path("domain.key"), "EC:P-256");
-    world.csr("/", &NAMES);
+    key(&setup.path("domain.key"), "EC:P-256");
+    setup.csr("/", &NAMES);
     getcrt()
         .outcome()
         .exits(0)
         .says("\nRenewing: the certificate is for another key than the CSR's\n");
-    world.verify_pem(&text(&output), &NAMES);
-    world.csr("/", &["a.test", "www.a.test", "new.test"]);
+    setup.verify_pem(&text(&output), &NAMES);
+    setup.csr("/", &["a.test", "www.a.test", "new.test"]);
     getcrt()
         .outcome()
         .exits(0)
         .says("\nRenewing: the certificate is not for new.test, which the CSR asks for\n");
-    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
 }
 
 #[test]
 fn files_that_hold_no_certificate() {
-    let stage = stage(|ca| ca);
-    let file = stage.directory.path().join("cert.pem");
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let file = setup.path("cert.pem");
     for content in [
         "",
         "nonsense",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
         fs::write(&file, content).unwrap();
-        stage.issue();
+        setup.issue();
     }
 }
 
 #[test]
 fn the_window_of_the_ca() {
     for (start, end) in [(48, 72), (1, 2), (1, 700)] {
-        let stage = stage(|ca| suggesting(ca, start, end));
-        stage.issue();
-        let outcome = stage.not_due(", as the CA suggests; nothing was done\n");
+        let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
+        setup.issue();
+        let outcome = setup.not_due(", as the CA suggests; nothing was done\n");
         outcome.says("\nThe CA explains its suggestion at https://ca.test/why\n");
         // Every run of every day agrees.
         let told = outcome.stderr.lines().last().unwrap();
-        stage.not_due(told);
+        setup.not_due(told);
     }
     for (start, end) in [(-72, -48), (-2, -1), (-100_000, -1)] {
-        let stage = stage(|ca| suggesting(ca, start, end));
-        stage.issue();
-        stage
+        let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
+        setup.issue();
+        setup
             .due("the certificate is due since ")
             .says(", as the CA suggests\n");
     }
@@ -195,11 +189,11 @@ fn the_window_of_the_ca() {
 fn a_window_around_now() {
     use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
     // Wide enough that the moment is hardly ever within an hour of now.
-    let stage = stage(|ca| suggesting(ca, -700, 700));
-    stage.issue();
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -700, 700));
+    setup.issue();
     for _ in 0..4 {
         // The first 32 bits of the hash of the certificate's identifier are its share of the window.
-        let certificate = openssl::x509::X509::from_pem(stage.certificate().as_bytes()).unwrap();
+        let certificate = openssl::x509::X509::from_pem(setup.certificate().as_bytes()).unwrap();
         let issuer =
             BASE64_URL_SAFE_NO_PAD.encode(certificate.authority_key_id().unwrap().as_slice());
         let mut serial = certificate.serial_number().to_bn().unwrap().to_vec();
@@ -210,12 +204,12 @@ fn a_window_around_now() {
         let hash = openssl::sha::sha256(id.as_bytes());
         let share = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
         match share < u32::MAX / 2 {
-            true => drop(stage.due("the certificate is due since ")),
+            true => drop(setup.due("the certificate is due since ")),
             false => {
-                stage.not_due(", as the CA suggests; nothing was done\n");
+                setup.not_due(", as the CA suggests; nothing was done\n");
                 // Another certificate has another moment.
-                fs::remove_file(stage.directory.path().join("cert.pem")).unwrap();
-                stage.issue();
+                fs::remove_file(setup.path("cert.pem")).unwrap();
+                setup.issue();
             }
         }
     }
@@ -223,12 +217,12 @@ fn a_window_around_now() {
 
 #[test]
 fn a_new_order_says_what_it_replaces() {
-    let stage = stage(|ca| suggesting(ca, -2, -1));
-    stage.issue();
-    let pem = stage.certificate();
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
+    setup.issue();
+    let pem = setup.certificate();
     let old = openssl::x509::X509::from_pem(pem.as_bytes()).unwrap();
-    stage.due("the certificate is due since ");
-    let replaces = stage.ca.payload("newOrder")["replaces"]
+    setup.due("the certificate is due since ");
+    let replaces = setup.ca.payload("newOrder")["replaces"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -249,20 +243,20 @@ fn a_ca_that_does_not_want_to_hear_what_is_replaced() {
         (404, "notFound"),
         (403, "unauthorized"),
     ] {
-        let stage = stage(|ca| {
+        let setup = Setup::with_fake_ca(|ca| {
             // Only the order of the renewal is refused, which comes after that of the first issuance.
-            suggesting(ca, -2, -1).lie("newOrder", move |reply, count| {
+            suggesting(ca, -2, -1).tamper("newOrder", move |reply, count| {
                 if count == 1 {
                     reply.problem(status, kind, "not that one");
                 }
             })
         });
-        stage.issue();
-        stage
+        setup.issue();
+        setup
             .due("the certificate is due since ")
             .says("\nThe CA does not take this order for a renewal: ");
-        assert!(stage.ca.payload("newOrder")["replaces"].is_null());
-        assert_eq!(stage.ca.count("newOrder"), 3);
+        assert!(setup.ca.payload("newOrder")["replaces"].is_null());
+        assert_eq!(setup.ca.count("newOrder"), 3);
     }
 }
 
@@ -273,15 +267,15 @@ fn other_refusals_of_a_renewal_are_final() {
             reply.problem(403, "rejectedIdentifier", "not for you");
         }
     };
-    let stage = stage(|ca| suggesting(ca, -2, -1).lie("newOrder", limit));
-    stage.issue();
-    let before = stage.certificate();
-    let outcome = stage.renew().outcome();
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1).tamper("newOrder", limit));
+    setup.issue();
+    let before = setup.certificate();
+    let outcome = setup.renew().outcome();
     outcome
         .failed("cannot create the order: ")
         .says("\ncert.pem is as it was, and ends in ");
     assert_eq!(
-        (stage.certificate(), stage.ca.count("newOrder")),
+        (setup.certificate(), setup.ca.count("newOrder")),
         (before, 2)
     );
 }
@@ -289,9 +283,9 @@ fn other_refusals_of_a_renewal_are_final() {
 #[test]
 fn broken_windows_fall_back_on_the_lifetime() {
     let broken = |window: Value, told: &str| {
-        let stage = stage(|ca| telling(ca, json!({"suggestedWindow": window})));
-        stage.issue();
-        stage.not_due(&format!("\nGoing by its lifetime: {told}\nNot due before "));
+        let setup = Setup::with_fake_ca(|ca| telling(ca, json!({"suggestedWindow": window})));
+        setup.issue();
+        setup.not_due(&format!("\nGoing by its lifetime: {told}\nNot due before "));
     };
     broken(
         json!({"start": moment(2), "end": moment(1)}),
@@ -321,15 +315,15 @@ fn broken_windows_fall_back_on_the_lifetime() {
 #[test]
 fn a_ca_that_cannot_be_asked_is_no_failure() {
     let refused = |reply: &mut Reply, _| reply.problem(404, "malformed", "unknown certificate");
-    let stage_1 = stage(|ca| telling(ca, json!({})).lie("renewalInfo", refused));
-    stage_1.issue();
-    stage_1
+    let setup_1 = Setup::with_fake_ca(|ca| telling(ca, json!({})).tamper("renewalInfo", refused));
+    setup_1.issue();
+    setup_1
         .not_due("\nGoing by its lifetime: https://localhost:")
         .says("HTTP 404, unknown certificate");
     let garbage = |reply: &mut Reply, _| reply.replace(200, "soon");
-    let stage_3 = stage(|ca| telling(ca, json!({})).lie("renewalInfo", garbage));
-    stage_3.issue();
-    stage_3
+    let setup_3 = Setup::with_fake_ca(|ca| telling(ca, json!({})).tamper("renewalInfo", garbage));
+    setup_3.issue();
+    setup_3
         .not_due("\nGoing by its lifetime: https://localhost:")
         .says(": the CA's reply is not JSON: a reply that begins `soon`\n");
     // Down after the first issuance.
@@ -338,9 +332,9 @@ fn a_ca_that_cannot_be_asked_is_no_failure() {
             reply.wire = Wire::Hang;
         }
     };
-    let stage_2 = stage(|ca| ca.lie("directory", down));
-    stage_2.issue();
-    let outcome = stage_2.renew().outcome();
+    let setup_2 = Setup::with_fake_ca(|ca| ca.tamper("directory", down));
+    setup_2.issue();
+    let outcome = setup_2.renew().outcome();
     outcome
         .exits(3)
         .says("\nGoing by its lifetime: https://localhost:")
@@ -375,39 +369,40 @@ fn the_lifetime_of_a_certificate() {
         ("6 days, 49 % left", (-74, 70), true),
     ];
     for (_, hours, is_due) in table {
-        let stage = stage(|ca| ca.leaf(move |leaf| leaf.hours = hours));
-        stage.issue();
+        let setup = Setup::with_fake_ca(|ca| ca.leaf(move |leaf| leaf.hours = hours));
+        setup.issue();
         match is_due {
             true => drop(
-                stage
+                setup
                     .due("the certificate is due since ")
                     .says(", by its lifetime\n"),
             ),
-            false => drop(stage.not_due(", by its lifetime; nothing was done\n")),
+            false => drop(setup.not_due(", by its lifetime; nothing was done\n")),
         }
     }
 }
 
 #[test]
 fn what_was_just_written_is_never_due_for_its_names() {
-    let stage = stage(|ca| ca.leaf(|leaf| leaf.names.insert(0, "Extra.Test".to_owned())));
-    stage.issue();
-    stage.not_due("\nThe certificate is for extra.test too, which the CSR does not ask for\n");
+    let setup =
+        Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.names.insert(0, "Extra.Test".to_owned())));
+    setup.issue();
+    setup.not_due("\nThe certificate is for extra.test too, which the CSR does not ask for\n");
 }
 
 #[test]
 fn a_dry_run_ignores_dueness() {
-    let stage = stage(|ca| suggesting(ca, -2, -1));
-    stage.issue();
-    let before = stage.certificate();
-    let outcome = stage.renew().arg("--dry-run").outcome();
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
+    setup.issue();
+    let before = setup.certificate();
+    let outcome = setup.renew().arg("--dry-run").outcome();
     outcome
         .exits(0)
         .says("This dry run does not ask whether the certificate is due.")
         .says("Dry run passed");
-    assert!(stage.ca.payload("newOrder")["replaces"].is_null());
+    assert!(setup.ca.payload("newOrder")["replaces"].is_null());
     assert_eq!(
-        (stage.certificate(), stage.ca.count("renewalInfo")),
+        (setup.certificate(), setup.ca.count("renewalInfo")),
         (before, 0)
     );
 }
@@ -430,45 +425,45 @@ fn a_failed_renewal_says_what_is_left() {
                 reply.problem(403, "rejectedIdentifier", "no more");
             }
         };
-        let stage = stage(|ca| {
+        let setup = Setup::with_fake_ca(|ca| {
             suggesting(ca, -2, -1)
                 .leaf(move |leaf| leaf.hours = hours)
-                .lie("newOrder", fail)
+                .tamper("newOrder", fail)
         });
-        stage.issue();
-        stage.renew().outcome().failed("no more").says(told);
+        setup.issue();
+        setup.renew().outcome().failed("no more").says(told);
     }
 }
 
 #[test]
 fn a_certificate_from_staging_is_replaced_at_once() {
-    let world = World::new();
-    let output = world.path("self.crt");
-    crate::support::files::self_signed(
-        &world.path(""),
+    let setup = Setup::with_pebble();
+    let output = setup.path("self.crt");
+    self_signed(
+        &setup.path(""),
         "/CN=(STAGING) Wannabe Watercress R11",
         &NAMES,
         "80",
     );
     // It is for the CSR's key, so that nothing else is a reason.
-    fs::copy(world.path("self.key"), world.path("domain.key")).unwrap();
-    world.csr("/", &NAMES);
-    let outcome = world
+    fs::copy(setup.path("self.key"), setup.path("domain.key")).unwrap();
+    setup.csr("/", &NAMES);
+    let outcome = setup
         .getcrt()
         .args(&["--renew", "-o", output.to_str().unwrap()])
         .outcome();
     outcome
         .exits(0)
         .says("\nRenewing: the certificate is from a test CA\n");
-    world.verify_pem(&text(&output), &NAMES);
+    setup.verify_pem(&text(&output), &NAMES);
 }
 
 #[test]
 fn six_days_of_a_real_ca() {
-    let world = World::with_validity(6 * 86_400);
-    let output = world.path("out.crt");
+    let setup = Setup::with_validity(6 * 86_400);
+    let output = setup.path("out.crt");
     let getcrt = || {
-        world
+        setup
             .getcrt()
             .args(&["--renew", "-o", output.to_str().unwrap()])
     };
@@ -486,7 +481,7 @@ fn six_days_of_a_real_ca() {
         &format!("it is not of days {days:?}"),
         last.starts_with("Not due before ") && is_then,
     );
-    let short = World::with_validity(20);
+    let short = Setup::with_validity(20);
     let output = short.path("out.crt");
     let getcrt = || {
         short
@@ -494,23 +489,15 @@ fn six_days_of_a_real_ca() {
             .args(&["--renew", "-o", output.to_str().unwrap()])
     };
     getcrt().outcome().exits(0);
-    crate::support::await_that("half of its life", || {
+    await_that("half of its life", || {
         getcrt().outcome().status.code() == Some(0)
     });
 }
 
 /// A certificate for the CSR, self-signed, that ends `days` from now.
-fn self_signed_for_the_csr(stage: &Stage, days: &str) {
-    let path = |name: &str| {
-        stage
-            .directory
-            .path()
-            .join(name)
-            .to_str()
-            .unwrap()
-            .to_owned()
-    };
-    crate::support::files::openssl(&[
+fn self_signed_for_the_csr(setup: &Setup<FakeCa>, days: &str) {
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
+    openssl(&[
         "x509",
         "-req",
         "-in",
@@ -528,16 +515,16 @@ fn self_signed_for_the_csr(stage: &Stage, days: &str) {
 
 #[test]
 fn an_expired_certificate_is_not_asked_about() {
-    let stage = stage(|ca| suggesting(ca, 1, 2));
-    self_signed_for_the_csr(&stage, "-1");
-    stage.due("the certificate ended at ");
-    assert_eq!(stage.ca.count("renewalInfo"), 0);
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, 1, 2));
+    self_signed_for_the_csr(&setup, "-1");
+    setup.due("the certificate ended at ");
+    assert_eq!(setup.ca.count("renewalInfo"), 0);
 }
 
 #[test]
 fn an_output_that_is_a_pipe_does_not_hang() {
-    let stage = stage(|ca| ca);
-    let mut run = stage.getcrt().args(&["--renew", "-o", "/dev/stdin"]);
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let mut run = setup.getcrt().args(&["--renew", "-o", "/dev/stdin"]);
     run.command.stdin(std::process::Stdio::piped());
     run.outcome()
         .failed("--output /dev/stdin: this is no regular file");
@@ -546,9 +533,9 @@ fn an_output_that_is_a_pipe_does_not_hang() {
 #[test]
 fn a_renewal_that_fails_too_late() {
     let fail = |reply: &mut Reply, _| reply.problem(403, "rejectedIdentifier", "no more");
-    let stage = stage(|ca| ca.lie("newOrder", fail));
-    self_signed_for_the_csr(&stage, "-1");
-    let outcome = stage.renew().outcome();
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", fail));
+    self_signed_for_the_csr(&setup, "-1");
+    let outcome = setup.renew().outcome();
     outcome
         .failed("no more")
         .says("\nRenewing: the certificate ended at ")
@@ -557,9 +544,9 @@ fn a_renewal_that_fails_too_late() {
 
 #[test]
 fn a_certificate_that_does_not_say_who_issued_it() {
-    let stage = stage(|ca| suggesting(ca, -2, -1));
-    self_signed_for_the_csr(&stage, "30");
-    stage.not_due(
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
+    self_signed_for_the_csr(&setup, "30");
+    setup.not_due(
         "\nGoing by its lifetime: the certificate does not identify its issuer's key\nNot due before ",
     );
 }

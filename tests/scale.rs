@@ -1,21 +1,11 @@
 //! Many names in one run, and many runs at once: what they cost, and that one name among a hundred
 //! fails as it would alone. Costs are counted, not timed, so that a busy machine changes nothing.
 
-use std::fs;
+use crate::support::prelude::*;
+use crate::support::run::Running;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use serde_json::json;
-
-use crate::faults::{Stage, stage, stage_with};
-use crate::support::ca::{Reply, Script, Wire, token};
-use crate::support::files::{csr, listing};
-use crate::support::pebble::World;
-use crate::support::run::Outcome;
-use crate::support::web::{Request, response};
-use crate::support::{PATIENCE, await_that};
 
 /// How many requests are under way at a time.
 const WIDTH: usize = 8;
@@ -28,26 +18,28 @@ fn name(place: usize) -> String {
 }
 
 /// Lets the CSR be for these names.
-fn with_names(stage: Stage, names: &[String]) -> Stage {
-    let path = |name: &str| stage.directory.path().join(name);
+fn with_names(setup: Setup<FakeCa>, names: &[String]) -> Setup<FakeCa> {
+    let path = |name: &str| setup.path(name);
     let hosts = names.iter().map(|name| format!("127.0.0.1 {name}\n"));
     fs::write(path("hosts"), hosts.collect::<String>()).unwrap();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     csr(&path("domain.csr"), &path("domain.key"), "/", &names);
-    stage
+    setup
 }
 
-/// A stage with as many names.
-fn crowd(count: usize, lie: impl FnOnce(Script) -> Script) -> Stage {
+/// A setup with as many names.
+fn crowd(count: usize, tamper: impl FnOnce(FakeCaBuilder) -> FakeCaBuilder) -> Setup<FakeCa> {
     let names: Vec<String> = (0..count).map(name).collect();
-    with_names(stage(lie), &names)
+    with_names(Setup::with_fake_ca(tamper), &names)
 }
 
-/// Two stages with one fault: the odd name alone, and among a hundred. `lie` is told its place.
-fn alone_and_in_a_crowd(lie: impl Fn(Script, usize) -> Script) -> [Stage; 2] {
+/// Two stages with one fault: the odd name alone, and among a hundred. `tamper` is told its place.
+fn alone_and_in_a_crowd(
+    tamper: impl Fn(FakeCaBuilder, usize) -> FakeCaBuilder,
+) -> [Setup<FakeCa>; 2] {
     [
-        with_names(stage(|ca| lie(ca, 0)), &[name(ODD)]),
-        crowd(100, |ca| lie(ca, ODD)),
+        with_names(Setup::with_fake_ca(|ca| tamper(ca, 0)), &[name(ODD)]),
+        crowd(100, |ca| tamper(ca, ODD)),
     ]
 }
 
@@ -58,15 +50,15 @@ fn is_about(reply: &Reply, place: usize) -> bool {
 
 /// Both runs, at the same time, must fail with `told`, and in the same words but for numbers.
 #[track_caller]
-fn fail_alike(stages: [Stage; 2], seconds: &str, told: &str) -> [Outcome; 2] {
+fn fail_alike(stages: [Setup<FakeCa>; 2], seconds: &str, told: &str) -> [Outcome; 2] {
     let runs = stages
         .each_ref()
-        .map(|stage| stage.getcrt().args(&["--timeout", seconds]).start());
-    let outcomes = runs.map(crate::support::run::Running::outcome);
-    for (stage, outcome) in stages.iter().zip(&outcomes) {
+        .map(|setup| setup.getcrt().args(&["--timeout", seconds]).start());
+    let outcomes = runs.map(Running::outcome);
+    for (setup, outcome) in stages.iter().zip(&outcomes) {
         outcome.failed(told);
-        stage.nothing_is_left(outcome);
-        assert_eq!(stage.ca.count("finalize"), 0, "{outcome}");
+        setup.nothing_is_left(outcome);
+        assert_eq!(setup.ca.count("finalize"), 0, "{outcome}");
     }
     let words = outcomes.each_ref().map(|outcome| {
         let words = &outcome.stderr[outcome.stderr.find("error: ").unwrap()..];
@@ -89,43 +81,43 @@ fn lines<'a>(outcome: &'a Outcome, begin: &str, end: &str) -> Vec<&'a str> {
 #[test]
 fn requests_grow_by_two_a_name_and_connections_stop_at_the_width() {
     for count in [1, 10, 100] {
-        let stage = crowd(count, |ca| ca);
-        stage.issues().issued();
+        let setup = crowd(count, |ca| ca);
+        setup.issues().issued();
         // For each name its authorization and its challenge; for all of them the directory, account,
         // order, its state, finalize, its state again, and the chain; and a nonce to begin with for
         // each connection.
         let requests = 2 * count + 7 + WIDTH.min(count);
-        assert_eq!(stage.ca.requests().len(), requests, "{count} names");
-        assert_eq!(stage.ca.count("order"), 2);
-        let connections = stage.ca.connections();
+        assert_eq!(setup.ca.requests().len(), requests, "{count} names");
+        assert_eq!(setup.ca.count("order"), 2);
+        let connections = setup.ca.connections();
         assert!(
             connections <= WIDTH.min(count),
             "{connections} connections for {count} names"
         );
-        assert!(stage.ca.most_at_once() <= WIDTH.min(count));
+        assert!(setup.ca.most_at_once() <= WIDTH.min(count));
     }
 }
 
 #[test]
 fn refused_nonces_cost_one_request_each() {
-    let stage = crowd(100, |ca| ca.refusing_nonces(20));
-    stage.issues().issued();
+    let setup = crowd(100, |ca| ca.refusing_nonces(20));
+    setup.issues().issued();
     // 215 without refusals; every twentieth of the signed ones is made twice.
-    assert_eq!(stage.ca.requests().len(), 225);
+    assert_eq!(setup.ca.requests().len(), 225);
 }
 
 #[test]
 fn twenty_names_and_one_of_twenty_nonces_rejected() {
-    let world = World::with(&[("PEBBLE_WFE_NONCEREJECT", "5")]);
+    let setup = Setup::with_pebble_and_variables(&[("PEBBLE_WFE_NONCEREJECT", "5")]);
     let names: Vec<String> = (0..20).map(name).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    world.csr("/", &names);
+    setup.csr("/", &names);
     for _ in 0..3 {
-        world.verify(&world.getcrt().outcome(), &names);
+        setup.verify(&setup.getcrt().outcome(), &names);
     }
 }
 
-/// A lie by which of each eight replies about the names the last goes first; without eight requests
+/// A tamper by which of each eight replies about the names the last goes first; without eight requests
 /// at one time it would be waited for in vain.
 fn reverse(reply: &mut Reply, count: usize) {
     let (pass, place) = (count / 100 * 100, count % 100);
@@ -140,34 +132,34 @@ fn replies_out_of_order() {
     // An order that lags until all authorizations have been read again.
     let is_read = Arc::new(AtomicBool::new(false));
     let reading = Arc::clone(&is_read);
-    let stage = crowd(100, |ca| {
-        ca.lie("challenge", reverse)
-            .lie("authorization", move |reply, count| {
+    let setup = crowd(100, |ca| {
+        ca.tamper("challenge", reverse)
+            .tamper("authorization", move |reply, count| {
                 reverse(reply, count);
                 reading.fetch_or(count == 199, Relaxed);
             })
-            .lie("order", move |reply, _| {
+            .tamper("order", move |reply, _| {
                 if !is_read.load(Relaxed) {
                     reply.edit(|order| order["status"] = json!("pending"));
                 }
             })
     });
-    let outcome = stage.issues();
+    let outcome = setup.issues();
     outcome.issued().says("\n100 of 100 names verified\n");
     assert_eq!(lines(&outcome, "Verifying ", "..."), names);
     assert_eq!(lines(&outcome, "", " verified!"), names);
     for resource in ["authorization", "challenge"] {
-        let (asked, mut answered) = (stage.ca.asked(resource), stage.ca.answered(resource));
+        let (asked, mut answered) = (setup.ca.asked(resource), setup.ca.answered(resource));
         answered[..WIDTH].reverse();
         assert_eq!(asked[..WIDTH], answered[..WIDTH]);
     }
-    assert_eq!(stage.ca.most_at_once(), WIDTH);
+    assert_eq!(setup.ca.most_at_once(), WIDTH);
 }
 
 #[test]
 fn one_name_that_stalls() {
     let stages = alone_and_in_a_crowd(|ca, place| {
-        ca.lie("authorization", move |reply, _| {
+        ca.tamper("authorization", move |reply, _| {
             if is_about(reply, place) {
                 reply.edit(|a| {
                     a["status"] = json!("pending");
@@ -175,7 +167,7 @@ fn one_name_that_stalls() {
                 });
             }
         })
-        .lie("order", |reply, _| {
+        .tamper("order", |reply, _| {
             reply.edit(|order| order["status"] = json!("pending"))
         })
     });
@@ -201,8 +193,11 @@ fn one_name_that_the_ca_finds_wrong() {
     };
     let names: Vec<String> = (0..100).map(name).collect();
     let stages = [
-        with_names(stage_with(|ca| ca, hidden(0)), &[name(ODD)]),
-        with_names(stage_with(|ca| ca, hidden(ODD)), &names),
+        with_names(
+            Setup::with_fake_ca_and_web(|ca| ca, hidden(0)),
+            &[name(ODD)],
+        ),
+        with_names(Setup::with_fake_ca_and_web(|ca| ca, hidden(ODD)), &names),
     ];
     let outcomes = fail_alike(
         stages,
@@ -219,7 +214,7 @@ fn one_name_that_the_ca_finds_wrong() {
 #[test]
 fn one_challenge_that_is_refused() {
     let stages = alone_and_in_a_crowd(|ca, place| {
-        ca.lie("challenge", move |reply, _| {
+        ca.tamper("challenge", move |reply, _| {
             if is_about(reply, place) {
                 reply.problem(400, "malformed", "not that one");
             }
@@ -237,16 +232,16 @@ fn one_challenge_that_is_refused() {
 }
 
 /// Lies about one name's authorization, at the first reading of it or at all later ones.
-fn without_authorization(status: u16, is_later: bool) -> [Stage; 2] {
+fn without_authorization(status: u16, is_later: bool) -> [Setup<FakeCa>; 2] {
     alone_and_in_a_crowd(|ca, place| {
         let was_read = AtomicBool::new(false);
-        let ca = ca.lie("authorization", move |reply, _| {
+        let ca = ca.tamper("authorization", move |reply, _| {
             let is_it = is_about(reply, place);
             if is_it && (was_read.fetch_or(is_it, Relaxed) || !is_later) {
                 reply.problem(status, "serverInternal", "it is gone");
             }
         });
-        ca.lie("order", |reply, _| {
+        ca.tamper("order", |reply, _| {
             reply.edit(|order| order["status"] = json!("pending"))
         })
     })
@@ -278,8 +273,8 @@ fn one_name_fails_while_another_waits() {
     // The CA names authorizations in reverse; the one that waits is asked for before the other.
     for (resource, waiting) in [("challenge", 50), ("authorization", 64)] {
         for wait in [hang as fn(&mut Reply), busy] {
-            let stage = crowd(100, |ca| {
-                ca.lie(resource, move |reply, _| {
+            let setup = crowd(100, |ca| {
+                ca.tamper(resource, move |reply, _| {
                     if is_about(reply, waiting) {
                         wait(reply);
                     } else if is_about(reply, ODD) {
@@ -288,7 +283,7 @@ fn one_name_fails_while_another_waits() {
                 })
             });
             let started = Instant::now();
-            let outcome = stage.fails_within("900", ": HTTP 403, never (urn");
+            let outcome = setup.fails_within("900", ": HTTP 403, never (urn");
             // A request may hang for 60 s; this run is over before.
             let waited = started.elapsed();
             outcome.check("it was waited for", waited < Duration::from_secs(45));
@@ -300,28 +295,28 @@ fn one_name_fails_while_another_waits() {
 }
 
 /// Sends SIGTERM once all files are there and `is_under_way`.
-fn terminate(stage: &Stage, is_under_way: impl Fn() -> bool) {
-    let acme = stage.directory.path().join("acme");
-    let run = stage.getcrt().start();
+fn terminate(setup: &Setup<FakeCa>, is_under_way: impl Fn() -> bool) {
+    let acme = setup.path("acme");
+    let run = setup.getcrt().start();
     await_that("the middle of a pass", || {
         listing(&acme).len() == 100 && is_under_way()
     });
     run.signal("TERM");
     let outcome = run.outcome();
     outcome.dies_of(15);
-    stage.nothing_is_left(&outcome);
+    setup.nothing_is_left(&outcome);
 }
 
 #[test]
 fn a_signal_between_a_hundred_names() {
-    let stage = crowd(100, |ca| {
-        ca.lie("challenge", |reply, count| {
+    let setup = crowd(100, |ca| {
+        ca.tamper("challenge", |reply, count| {
             if count > 40 {
                 reply.wire = Wire::Hang;
             }
         })
     });
-    terminate(&stage, || stage.ca.count("challenge") > 44);
+    terminate(&setup, || setup.ca.count("challenge") > 44);
 
     let slow = |_: &Request, count| {
         if count > 40 {
@@ -330,22 +325,22 @@ fn a_signal_between_a_hundred_names() {
         None
     };
     let names: Vec<String> = (0..100).map(name).collect();
-    let stage = with_names(stage_with(|ca| ca, slow), &names);
-    terminate(&stage, || stage.web.requests().len() > 44);
+    let setup = with_names(Setup::with_fake_ca_and_web(|ca| ca, slow), &names);
+    terminate(&setup, || setup.web.requests().len() > 44);
 }
 
 #[test]
 fn fifty_runs_at_once() {
-    let world = World::new();
+    let setup = Setup::with_pebble();
     let names: Vec<String> = (0..50).map(name).collect();
     let shown: Vec<&str> = names.iter().map(String::as_str).collect();
-    world.resolve(&shown);
+    setup.resolve(&shown);
     let runs: Vec<_> = names
         .iter()
         .map(|name| {
-            let request = world.path(&format!("{name}.csr"));
-            csr(&request, &world.path("domain.key"), "/", &[name]);
-            let run = world.getcrt();
+            let request = setup.path(&format!("{name}.csr"));
+            csr(&request, &setup.path("domain.key"), "/", &[name]);
+            let run = setup.getcrt();
             run.args(&["--csr", request.to_str().unwrap()])
         })
         .collect();
@@ -353,7 +348,7 @@ fn fifty_runs_at_once() {
     for (run, name) in runs.into_iter().zip(&shown) {
         let outcome = run.outcome();
         outcome.issued();
-        world.verify_pem(&outcome.stdout, &[name]);
+        setup.verify_pem(&outcome.stdout, &[name]);
     }
-    assert_eq!(listing(&world.acme_dir()), [""; 0]);
+    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
 }

@@ -1,15 +1,9 @@
 //! What `-v` and `-vv` show of a run, and what they must never show.
 
-use std::fs;
-
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as BASE64URL, Engine};
 use openssl::pkey::PKey;
 
-use crate::faults::stage;
-use crate::support::ca::Wire;
-use crate::support::files::key;
-use crate::support::pebble::World;
-use crate::support::run::{Outcome, Run};
+use crate::support::prelude::*;
 
 /// How much of a secret may be in the trace by accident, in characters.
 const CHANCE: usize = 12;
@@ -50,17 +44,17 @@ fn secrets(pem: &str) -> Vec<String> {
 fn the_fullest_trace_shows_no_secret() {
     let hmac_key = BASE64URL.encode([0x5b; 48].map(|byte| byte ^ 0x11));
     for kind in ["RSA:2048", "EC:P-256"] {
-        let stage = stage(|ca| {
-            ca.lie("newAccount", |reply, count| {
+        let setup = Setup::with_fake_ca(|ca| {
+            ca.tamper("newAccount", |reply, count| {
                 if count == 0 {
                     reply.problem(400, "accountDoesNotExist", "unknown");
                 }
             })
         });
-        let path = |name: &str| stage.directory.path().join(name);
+        let path = |name: &str| setup.path(name);
         key(&path("account.key"), kind);
         fs::write(path("eab.key"), &hmac_key).unwrap();
-        let outcome = stage
+        let outcome = setup
             .getcrt()
             .args(&["-vv", "--eab-kid", "kid-1", "--eab-hmac-key", "eab.key"])
             .outcome();
@@ -77,8 +71,8 @@ fn the_fullest_trace_shows_no_secret() {
             keeps(&outcome, &secret);
         }
         keeps(&outcome, &hmac_key);
-        let binding = &stage.ca.payload("newAccount")["externalAccountBinding"]["signature"];
-        let mut signatures = stage.ca.signatures();
+        let binding = &setup.ca.payload("newAccount")["externalAccountBinding"]["signature"];
+        let mut signatures = setup.ca.signatures();
         assert!(signatures.len() >= 10, "{signatures:?}");
         signatures.push(binding.as_str().unwrap().to_owned());
         for signature in signatures {
@@ -92,8 +86,8 @@ fn the_fullest_trace_shows_no_secret() {
 
 #[test]
 fn verbose_shows_the_conversation() {
-    let world = World::new();
-    let outcome = world.getcrt().arg("-v").outcome();
+    let setup = Setup::with_pebble();
+    let outcome = setup.getcrt().arg("-v").outcome();
     outcome.issued();
     for shown in [
         "Getting directory...\n  1 --> GET directory\n        https://localhost:",
@@ -129,8 +123,8 @@ fn verbose_shows_the_conversation() {
 
 #[test]
 fn twice_verbose_shows_headers_too() {
-    let world = World::new();
-    let outcome = world.getcrt().arg("-vv").outcome();
+    let setup = Setup::with_pebble();
+    let outcome = setup.getcrt().arg("-vv").outcome();
     outcome.issued();
     for shown in [
         "        content-type: application/jose+json\n",
@@ -149,17 +143,17 @@ fn twice_verbose_shows_headers_too() {
 
 #[test]
 fn verbose_shows_what_went_wrong() {
-    let stage = stage(|ca| {
-        let ca = ca.lie("newOrder", |reply, count| {
+    let setup = Setup::with_fake_ca(|ca| {
+        let ca = ca.tamper("newOrder", |reply, count| {
             if count == 0 {
                 reply.wire = Wire::Close;
             }
         });
-        ca.lie("authorization", |reply, _| {
+        ca.tamper("authorization", |reply, _| {
             reply.problem(403, "unauthorized", "not \u{1b}[31mthis one\nerror: none");
         })
     });
-    let outcome = stage.getcrt().arg("-v").outcome();
+    let outcome = setup.getcrt().arg("-v").outcome();
     outcome
         .exits(1)
         .says(" <-- no reply for newOrder, ")
@@ -169,47 +163,47 @@ fn verbose_shows_what_went_wrong() {
 
 #[test]
 fn a_trace_cannot_be_forged_or_flooded() {
-    let stage = stage(|ca| {
-        let ca = ca.lie("directory", |reply, _| {
+    let setup = Setup::with_fake_ca(|ca| {
+        let ca = ca.tamper("directory", |reply, _| {
             reply.edit(|directory| {
                 let url = directory["newOrder"].clone();
                 directory["a\nCertificate signed!\nerror: all is well\nx"] = url;
             });
         });
         // White space that would be repeated before each piece of a folded line.
-        ca.lie("newOrder", |reply, _| {
+        ca.tamper("newOrder", |reply, _| {
             reply.replace(
                 400,
                 &format!("{}{}", " ".repeat(20_000), "x".repeat(900_000)),
             );
         })
     });
-    let outcome = stage.getcrt().arg("-v").outcome();
+    let outcome = setup.getcrt().arg("-v").outcome();
     outcome.exits(1).says_not("\nCertificate signed!\n");
     let size = outcome.stderr.len();
     outcome.check(&format!("{size} bytes"), size < 1 << 20);
 }
 
 /// The output of a run at a terminal, which `script` makes.
-fn at_a_terminal(world: &World, environment: &str) -> String {
-    let getcrt = world.getcrt().arg("-v").command;
+fn at_a_terminal(setup: &Setup<Pebble>, environment: &str) -> String {
+    let getcrt = setup.getcrt().arg("-v").command;
     let words = std::iter::once(getcrt.get_program()).chain(getcrt.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
     let line = format!("{environment} {} 2>&1 >/dev/null", words.join(" "));
-    let run = Run::of_other("script").args(&["-qefc", &line, "/dev/null"]);
-    let outcome = world.resolving(run).outcome();
+    let run = Run::of("script").args(&["-qefc", &line, "/dev/null"]);
+    let outcome = setup.here(run).outcome();
     outcome.exits(0).stdout.replace('\r', "")
 }
 
 #[test]
 fn colour_is_for_terminals() {
-    let world = World::new();
-    let coloured = at_a_terminal(&world, "");
+    let setup = Setup::with_pebble();
+    let coloured = at_a_terminal(&setup, "");
     assert!(coloured.contains("\n\u{1b}[36m  1 --> GET directory\u{1b}[0m\n        https://"));
     assert!(coloured.contains("\n\u{1b}[32m  1 <-- 200 OK for directory, "));
-    let plain = at_a_terminal(&world, "NO_COLOR=1");
+    let plain = at_a_terminal(&setup, "NO_COLOR=1");
     assert!(!plain.contains('\u{1b}'), "{plain}");
-    let file = world.getcrt().arg("-v").outcome();
+    let file = setup.getcrt().arg("-v").outcome();
     file.issued().says_not("\u{1b}");
     // The same is told, whoever reads it; numbers and order of what goes side by side aside.
     let colours = ["\u{1b}[36m", "\u{1b}[32m", "\u{1b}[31m", "\u{1b}[0m"];

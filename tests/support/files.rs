@@ -1,19 +1,35 @@
 //! Keys, CSRs and directories, made by openssl's command line as a user would make them.
 
+use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 use tempfile::TempDir;
 
+use super::is_root;
+
 /// A directory of the test's own.
+///
+/// The web servers that root starts become other users. So it is not below the project, nor, if root runs the
+/// tests, below a `TMPDIR` that only root can enter.
 pub fn directory() -> TempDir {
-    // Not below the project, which other users cannot always look into.
-    tempfile::Builder::new()
+    let parent = env::temp_dir().canonicalize().unwrap();
+    let is_private = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o1 == 0;
+    let parent = if is_root() && parent.ancestors().any(is_private) {
+        PathBuf::from("/tmp")
+    } else {
+        parent
+    };
+    let directory = tempfile::Builder::new()
         .prefix("getcrt-test-")
-        .tempdir()
-        .unwrap()
+        .tempdir_in(parent)
+        .unwrap();
+    set_mode(directory.path(), 0o755);
+    directory
 }
 
 /// Runs openssl, whose words are shown where it fails.
@@ -120,68 +136,74 @@ pub struct Https {
     pub key: PathBuf,
 }
 
-/// Made once for all tests.
+/// Made once for all tests of a day or two, and renamed when it is whole: several test processes may need it at
+/// the same time.
 pub fn https() -> &'static Https {
     static HTTPS: OnceLock<Https> = OnceLock::new();
     HTTPS.get_or_init(|| {
-        // It is there until the next run of the tests: nobody can tell which of them is the last.
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("https");
-        fs::create_dir_all(&directory).unwrap();
-        let path = |name: &str| directory.join(name);
-        let text = |name: &str| path(name).to_str().unwrap().to_owned();
-        key(&path("root.key"), "EC:P-256");
-        openssl(&[
-            "req",
-            "-x509",
-            "-key",
-            &text("root.key"),
-            "-subj",
-            "/CN=tests' root",
-            "-days",
-            "2",
-            "-out",
-            &text("root.pem"),
-        ]);
-        key(&path("server.key"), "EC:P-256");
-        let csr = csr(
-            &path("server.csr"),
-            &path("server.key"),
-            "/CN=localhost",
-            &[],
-        );
-        fs::write(
-            path("extensions"),
-            "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
-        )
-        .unwrap();
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            csr.to_str().unwrap(),
-            "-CA",
-            &text("root.pem"),
-            "-CAkey",
-            &text("root.key"),
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            &text("extensions"),
-            "-out",
-            &text("server.pem"),
-        ]);
-        let (root, certificate, key) = (path("root.pem"), path("server.pem"), path("server.key"));
+        let since_1970 = UNIX_EPOCH.elapsed().unwrap();
+        let day = since_1970.as_secs() / 86_400;
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let directory = parent.join(format!("https-{day}"));
+        if !directory.exists() {
+            let made = tempfile::tempdir_in(parent).unwrap();
+            make_https(made.path());
+            // Another process may have been faster.
+            let _ = fs::rename(made.path(), &directory);
+        }
         Https {
-            root,
-            certificate,
-            key,
+            root: directory.join("root.pem"),
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
         }
     })
 }
 
+fn make_https(directory: &Path) {
+    let path = |name: &str| directory.join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    key(&path("root.key"), "EC:P-256");
+    openssl(&[
+        "req",
+        "-x509",
+        "-key",
+        &text("root.key"),
+        "-subj",
+        "/CN=tests' root",
+        "-days",
+        "2",
+        "-out",
+        &text("root.pem"),
+    ]);
+    key(&path("server.key"), "EC:P-256");
+    let csr = csr(
+        &path("server.csr"),
+        &path("server.key"),
+        "/CN=localhost",
+        &[],
+    );
+    let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
+    fs::write(path("extensions"), extensions).unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        csr.to_str().unwrap(),
+        "-CA",
+        &text("root.pem"),
+        "-CAkey",
+        &text("root.key"),
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        &text("extensions"),
+        "-out",
+        &text("server.pem"),
+    ]);
+}
+
 pub fn set_mode(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
@@ -215,4 +237,9 @@ pub fn sources() -> Vec<PathBuf> {
         sources.extend(files.filter(|path| path.extension().is_some_and(|it| it == "rs")));
     }
     sources
+}
+
+/// Reads a file as text.
+pub fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
 }

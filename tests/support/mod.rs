@@ -1,20 +1,28 @@
 //! The things the tests are made of.
 
-pub mod ca;
+pub mod fake_ca;
 pub mod files;
-pub mod lines;
-pub mod messages;
 pub mod pebble;
+pub mod prelude;
 pub mod run;
+pub mod server;
+pub mod setup;
+pub mod silent_ca;
+pub mod snapshot;
 pub mod web;
 
 use std::env;
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use self::run::Run;
 
 /// Longer than anything takes on a busy machine; what is not done by then hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,6 +42,15 @@ pub fn is_skipped(what: &str, needed: &[&str]) -> bool {
     true
 }
 
+/// Whether `what` cannot be tested because it needs root, which is said.
+pub fn is_skipped_without_root(what: &str) -> bool {
+    if !is_root() {
+        assert!(!all_must_run(), "{what} needs root");
+        say_skipped(&format!("{what}, for it needs root"));
+    }
+    !is_root()
+}
+
 /// Whether `what` is left out because it takes minutes, which is said.
 pub fn is_too_long(what: &str) -> bool {
     if !all_must_run() {
@@ -51,6 +68,11 @@ fn all_must_run() -> bool {
 /// Not by eprint!, whose words are not shown where a test passes.
 fn say_skipped(what: &str) {
     let _ = io::stderr().write_all(format!("skipped: {what}\n").as_bytes());
+}
+
+/// Whether root runs the tests.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// A server process that ends with the test, and its own children with it where it is asked kindly.
@@ -79,19 +101,71 @@ pub fn kill(signal: &str, process: u32) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// A port of loopback that nobody listens on. Each is given once, below those that Linux hands out
-/// by itself, so that no connection of another test can take it meanwhile.
+/// A port of loopback that nobody listens on, and that is not given again soon. It is below those that Linux hands
+/// out by itself, so that no connection of another test can take it meanwhile.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + (std::process::id() % 40) as u16 * 500;
+    static NEXT: AtomicU16 = AtomicU16::new(1);
     loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok()
-            && TcpListener::bind(("::1", port)).is_ok()
+        let port = first_port() + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_OF_A_PROCESS;
+        if ["127.0.0.1", "::1"]
+            .iter()
+            .all(|address| !is_taken(address, port))
         {
             return port;
         }
     }
+}
+
+/// How many ports are for one test process: under nextest there is one for each test.
+const PORTS_OF_A_PROCESS: u16 = 500;
+
+/// The first of the ports that are for this process. It stays open, which tells other processes so.
+fn first_port() -> u16 {
+    static FIRST: OnceLock<TcpListener> = OnceLock::new();
+    let listener = FIRST.get_or_init(|| {
+        let mut firsts = (10_000..30_000).step_by(usize::from(PORTS_OF_A_PROCESS));
+        firsts
+            .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+            .expect("all ports are taken")
+    });
+    listener.local_addr().unwrap().port()
+}
+
+fn is_taken(address: &str, port: u16) -> bool {
+    TcpListener::bind((address, port)).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
+/// Whether this machine has IPv6 on loopback.
+pub fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+/// Whether `what` cannot be tested because there is no IPv6, which is said.
+pub fn is_skipped_without_ipv6(what: &str) -> bool {
+    if !has_ipv6() {
+        assert!(!all_must_run(), "{what} needs IPv6");
+        say_skipped(&format!("{what}, for there is no IPv6"));
+    }
+    !has_ipv6()
+}
+
+/// Whether `what` cannot be tested because neither root nor a user namespace can be had, which is said.
+pub fn is_skipped_without_mounts(what: &str) -> bool {
+    let can_mount = || {
+        Run::of_script_with_mounts("exit 0")
+            .outcome()
+            .status
+            .success()
+    };
+    static CAN_MOUNT: OnceLock<bool> = OnceLock::new();
+    let can_mount = *CAN_MOUNT.get_or_init(can_mount);
+    if !can_mount {
+        assert!(!all_must_run(), "{what} needs a mount namespace");
+        say_skipped(&format!(
+            "{what}, for neither root nor a user namespace is to be had"
+        ));
+    }
+    !can_mount
 }
 
 /// Listens at a free port. It may take a moment to be free: a child that is just being started by

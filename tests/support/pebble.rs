@@ -1,4 +1,4 @@
-//! Pebble, a real RFC 8555 CA, with its DNS server; and a user's files to go there with.
+//! Pebble, a real RFC 8555 CA, with its DNS server.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,76 +8,57 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::files::{csr, directory, https, key, library, listing, openssl};
-use super::run::{GETCRT, Outcome, Run};
+use super::files::{https, listing, openssl};
+use super::run::Outcome;
+use super::setup::{Ca, Setup, user_directory};
 use super::web::Web;
 use super::{Server, await_port, free_port};
 
-/// A user with an account key, a domain key, a CSR and a web server, and a CA that can be asked.
-pub struct World {
-    directory: TempDir,
-    pub web: Web,
+/// Pebble, with the DNS server that it asks.
+pub struct Pebble {
     acme_port: u16,
     management_port: u16,
     dns_port: u16,
     _servers: [Server; 2],
 }
 
-/// The names of the CSR that every world has.
+impl Ca for Pebble {
+    fn directory_url(&self) -> String {
+        format!("https://localhost:{}/dir", self.acme_port)
+    }
+
+    fn root(&self) -> Vec<u8> {
+        fs::read(&https().root).unwrap()
+    }
+}
+
+/// The names of the CSR that a setup with Pebble has.
 pub const NAMES: [&str; 2] = ["a.test", "www.a.test"];
 
-impl World {
-    /// A CA that is quick and in good temper.
-    pub fn new() -> World {
-        World::with(&[])
-    }
+/// How Pebble is started.
+#[derive(Default)]
+pub struct Config<'a> {
+    /// Variables for its environment.
+    pub variables: &'a [(&'a str, &'a str)],
+    /// More members of its configuration, each with a comma before it.
+    pub members: &'a str,
+}
 
-    /// A CA with Pebble's knobs in its environment.
-    pub fn with(knobs: &[(&str, &str)]) -> World {
-        let directory = directory();
-        super::files::set_mode(directory.path(), 0o755);
-        let acme_dir = directory.path().join("acme");
-        fs::create_dir(&acme_dir).unwrap();
-        World::around(directory, Web::serving(&acme_dir), knobs)
-    }
-
-    /// A CA that wants every account bound to one that it has elsewhere: these keys by their names.
-    pub fn with_external_accounts(keys: &str) -> World {
-        let directory = directory();
-        let acme_dir = directory.path().join("acme");
-        fs::create_dir(&acme_dir).unwrap();
-        let config = format!(
-            r#", "externalAccountBindingRequired": true, "externalAccountMACKeys": {keys}"#
-        );
-        World::configured(directory, Web::serving(&acme_dir), &[], &config)
-    }
-
-    /// A CA whose certificates live as many seconds.
-    pub fn with_validity(seconds: u64) -> World {
-        let directory = directory();
-        let acme_dir = directory.path().join("acme");
-        fs::create_dir(&acme_dir).unwrap();
-        let config = format!(r#", "certificateValidityPeriod": {seconds}"#);
-        World::configured(directory, Web::serving(&acme_dir), &[], &config)
-    }
-
-    /// A CA that looks for challenge files at `web`.
-    pub fn around(directory: TempDir, web: Web, knobs: &[(&str, &str)]) -> World {
-        World::configured(directory, web, knobs, "")
-    }
-
-    fn configured(directory: TempDir, web: Web, knobs: &[(&str, &str)], more: &str) -> World {
+impl Pebble {
+    /// Starts a CA that looks for challenge files at `http_port`, and writes its files to `directory`.
+    pub fn start(directory: &Path, http_port: u16, config: &Config) -> Pebble {
+        let members = config.members;
         let [acme_port, management_port, dns, dns_port] =
             [free_port(), free_port(), free_port(), free_port()];
-        let config = format!(
+        let json = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{acme_port}", "managementListenAddress": "127.0.0.1:{management_port}",
-            "certificate": "{}", "privateKey": "{}", "httpPort": {}, "tlsPort": 1{more}}}}}"#,
+            "certificate": "{}", "privateKey": "{}", "httpPort": {}, "tlsPort": 1{members}}}}}"#,
             https().certificate.display(),
             https().key.display(),
-            web.port
+            http_port
         );
-        let path = |name: &str| directory.path().join(name);
-        fs::write(path("pebble.json"), config).unwrap();
+        let path = |name: &str| directory.join(name);
+        fs::write(path("pebble.json"), json).unwrap();
         let log = |name: &str| fs::File::create(path(name)).unwrap();
         let mut names = Command::new("pebble-challtestsrv");
         names.args([
@@ -108,7 +89,7 @@ impl World {
             .env("PEBBLE_AUTHZREUSE", "0")
             .env("PEBBLE_VA_NOSLEEP", "1");
         pebble
-            .envs(knobs.iter().copied())
+            .envs(config.variables.iter().copied())
             .stdout(log("pebble.log"))
             .stderr(log("pebble.err"));
         let servers = [names, pebble]
@@ -116,58 +97,66 @@ impl World {
         for port in [dns_port, management_port, acme_port] {
             await_port(port);
         }
-        fs::write(path("hosts"), "").unwrap();
-        let world = World {
-            directory,
-            web,
+        Pebble {
             acme_port,
             management_port,
             dns_port,
             _servers: servers,
-        };
-        key(&world.path("account.key"), "EC:P-256");
-        key(&world.path("domain.key"), "EC:P-256");
-        world.csr("/", &NAMES);
-        world
+        }
+    }
+}
+
+impl Setup<Pebble> {
+    /// A user and a CA that is quick and in good temper.
+    pub fn with_pebble() -> Setup<Pebble> {
+        Setup::with_pebble_and_variables(&[])
     }
 
-    /// A file of the user's.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+    /// A CA with these variables in its environment.
+    pub fn with_pebble_and_variables(variables: &[(&str, &str)]) -> Setup<Pebble> {
+        Setup::with_configured_pebble(&Config {
+            variables,
+            ..Config::default()
+        })
     }
 
-    pub fn acme_dir(&self) -> PathBuf {
-        self.path("acme")
+    /// A CA that wants every account bound to one that it has elsewhere: these keys by their names.
+    pub fn with_external_accounts(keys: &str) -> Setup<Pebble> {
+        let members = format!(
+            r#", "externalAccountBindingRequired": true, "externalAccountMACKeys": {keys}"#
+        );
+        Setup::with_configured_pebble(&Config {
+            members: &members,
+            ..Config::default()
+        })
     }
 
-    pub fn directory_url(&self) -> String {
-        format!("https://localhost:{}/dir", self.acme_port)
+    /// A CA whose certificates live for as many seconds.
+    pub fn with_validity(seconds: u64) -> Setup<Pebble> {
+        let members = format!(r#", "certificateValidityPeriod": {seconds}"#);
+        Setup::with_configured_pebble(&Config {
+            members: &members,
+            ..Config::default()
+        })
     }
 
-    /// Makes another CSR for the domain key, and lets its names lead to the web server.
-    pub fn csr(&self, subject: &str, names: &[&str]) -> PathBuf {
-        self.resolve(names);
-        csr(
-            &self.path("domain.csr"),
-            &self.path("domain.key"),
-            subject,
-            names,
-        )
+    fn with_configured_pebble(config: &Config) -> Setup<Pebble> {
+        let directory = user_directory();
+        let web = Web::serving(&directory.path().join("acme"));
+        let ca = Pebble::start(directory.path(), web.port, config);
+        Setup::new(directory, web, ca, &NAMES)
     }
 
-    /// Lets getcrt resolve these names to the web server.
-    pub fn resolve(&self, names: &[&str]) {
-        let lines: String = names
-            .iter()
-            .map(|name| format!("127.0.0.1 {name}\n"))
-            .collect();
-        fs::write(self.path("hosts"), lines).unwrap();
+    /// A CA that looks for challenge files at `web`.
+    pub fn with_pebble_and_web(directory: TempDir, web: Web) -> Setup<Pebble> {
+        let ca = Pebble::start(directory.path(), web.port, &Config::default());
+        Setup::new(directory, web, ca, &NAMES)
     }
 
     /// Lets the CA, and the CA alone, look for `name` at another address.
     pub fn mislead_the_ca(&self, name: &str, address: &str) {
         let body = format!(r#"{{"host": "{name}.", "addresses": ["{address}"]}}"#);
-        let mut connection = TcpStream::connect(("127.0.0.1", self.dns_port)).unwrap();
+        let mut connection = TcpStream::connect(("127.0.0.1", self.ca.dns_port)).unwrap();
         let length = body.len();
         write!(
             connection,
@@ -177,45 +166,6 @@ impl World {
         let mut reply = String::new();
         connection.read_to_string(&mut reply).unwrap();
         assert!(reply.starts_with("HTTP/1.0 200"), "{reply}");
-    }
-
-    /// getcrt as the user calls it.
-    pub fn getcrt(&self) -> Run {
-        self.by(Run::new())
-    }
-
-    /// getcrt called by another program, whose own arguments end with what to run.
-    pub fn getcrt_by(&self, program: &str, arguments: &[&str]) -> Run {
-        self.by(Run::of(program).args(arguments).arg(GETCRT))
-    }
-
-    fn by(&self, run: Run) -> Run {
-        let root = https().root.to_str().unwrap();
-        self.distrusting(run).args(&["--ca-bundle", root])
-    }
-
-    /// getcrt called by `run`, with all that is needed but a reason to trust the CA.
-    pub fn distrusting(&self, run: Run) -> Run {
-        self.resolving(run)
-            .args(&["--account-key", self.path("account.key").to_str().unwrap()])
-            .args(&["--csr", self.path("domain.csr").to_str().unwrap()])
-            .args(&["--acme-dir", self.acme_dir().to_str().unwrap()])
-            .args(&[
-                "--directory-url",
-                &self.directory_url(),
-                "--check-port",
-                &self.web.port.to_string(),
-            ])
-    }
-
-    /// A run that finds the names of this world.
-    ///
-    /// nss_wrapper reads its hosts file at the first lookup and fails where two threads make that
-    /// at once, as the self-check does. So the CA, or the proxy that leads to it, has to be named
-    /// `localhost` and not by its address: its lookup comes first, and from one thread.
-    pub fn resolving(&self, run: Run) -> Run {
-        run.env("LD_PRELOAD", library("libnss_wrapper.so"))
-            .env("NSS_WRAPPER_HOSTS", self.path("hosts"))
     }
 
     /// What was issued leads to the CA's root, is for these names and for the domain key, and the
@@ -269,7 +219,7 @@ impl World {
     /// One of the roots that Pebble has made for itself.
     pub fn fetch_alternate_root(&self, number: usize) -> PathBuf {
         let root = self.path("pebble-root.pem");
-        let page = https_get(self.management_port, &format!("/roots/{number}"));
+        let page = https_get(self.ca.management_port, &format!("/roots/{number}"));
         let start = page
             .find("-----BEGIN")
             .unwrap_or_else(|| panic!("no root in {page}"));
@@ -293,9 +243,4 @@ fn https_get(port: u16, path: &str) -> String {
     let mut page = Vec::new();
     let _ = connection.read_to_end(&mut page);
     String::from_utf8_lossy(&page).into_owned()
-}
-
-/// Reads a file as text.
-pub fn text(path: &Path) -> String {
-    fs::read_to_string(path).unwrap()
 }

@@ -2,15 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, kill, lines};
+use snapbox::data::Inline;
+
+use super::{PATIENCE, is_root, kill, snapshot};
 
 /// The program under test.
 pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
@@ -18,39 +19,33 @@ pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
 /// A run of getcrt in the making.
 pub struct Run {
     pub command: Command,
-    is_listed: bool,
 }
 
 impl Run {
-    /// A run with nothing on its command line.
-    pub fn new() -> Run {
+    /// A run of getcrt with nothing on its command line.
+    pub fn getcrt() -> Run {
         Run::of(GETCRT)
+    }
+
+    /// A run of getcrt for which the permissions of files count, even if root runs the tests: without root's
+    /// capabilities, but still as the owner of root's files.
+    pub fn getcrt_without_privileges() -> Run {
+        if is_root() {
+            let capabilities = ["--bounding-set=-all", "--inh-caps=-all"];
+            Run::of("setpriv").args(&capabilities).arg(GETCRT)
+        } else {
+            Run::getcrt()
+        }
     }
 
     /// A run of a shell script in a mount namespace of its own; "$0" and "$@" are what is added.
     pub fn of_script_with_mounts(script: &str) -> Run {
         // Root needs no user namespace, which is not to be had everywhere.
-        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-        let run = Run::of("unshare").args(if is_root { &[] } else { &["--map-root-user"] });
+        let run = Run::of("unshare").args(if is_root() { &[] } else { &["--map-root-user"] });
         run.args(&["--mount", "sh", "-c", script])
     }
 
-    /// A run as a user who is not root, for whom permissions count.
-    pub fn as_nobody() -> Run {
-        let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-        Run::of("setpriv").args(&ids).arg(GETCRT)
-    }
-
-    /// A run of another program, which has words of its own on stderr.
-    pub fn of_other(program: impl AsRef<OsStr>) -> Run {
-        let is_listed = false;
-        Run {
-            is_listed,
-            ..Run::of(program)
-        }
-    }
-
-    /// A run of a program that in turn runs getcrt, and says nothing itself.
+    /// A run of another program.
     pub fn of(program: impl AsRef<OsStr>) -> Run {
         let mut command = Command::new(program);
         command
@@ -71,10 +66,7 @@ impl Run {
         ] {
             command.env_remove(name);
         }
-        Run {
-            command,
-            is_listed: true,
-        }
+        Run { command }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Run {
@@ -89,6 +81,11 @@ impl Run {
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.command.env(name, value);
+        self
+    }
+
+    pub fn directory(mut self, directory: &Path) -> Run {
+        self.command.current_dir(directory);
         self
     }
 
@@ -115,7 +112,6 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(bound);
         Running {
             shown: format!("{:?}", self.command),
-            is_listed: self.is_listed,
             child,
             deadline,
         }
@@ -125,8 +121,6 @@ impl Run {
 /// A run that is under way.
 pub struct Running {
     shown: String,
-    /// Whether all that it says is on the list of messages.
-    is_listed: bool,
     pub child: Child,
     deadline: Instant,
 }
@@ -151,17 +145,13 @@ impl Running {
             [stdout, stderr].map(|reader| reader.map_or_else(String::new, |r| r.join().unwrap()));
         // Much more than the few seconds of a clean-up, for the sake of busy machines.
         let is_late = Instant::now() > self.deadline + Duration::from_secs(30);
-        let outcome = Outcome {
+        Outcome {
             shown: self.shown,
             is_late,
             status,
             stdout,
             stderr,
-        };
-        if self.is_listed {
-            outcome.says_what_is_listed();
         }
-        outcome
     }
 
     pub fn signal(&self, name: &str) {
@@ -219,6 +209,13 @@ impl Outcome {
         )
     }
 
+    /// Its stderr is this, all of it.
+    #[track_caller]
+    pub fn stderr_is(&self, expected: Inline) -> &Outcome {
+        snapshot::assert_is(&self.stderr, expected);
+        self
+    }
+
     #[track_caller]
     pub fn says(&self, text: &str) -> &Outcome {
         self.check(
@@ -230,19 +227,6 @@ impl Outcome {
     #[track_caller]
     pub fn says_not(&self, text: &str) -> &Outcome {
         self.check(&format!("stderr has `{text}`"), !self.stderr.contains(text))
-    }
-
-    /// Every line on stderr is one of those in tests/messages.md.
-    #[track_caller]
-    fn says_what_is_listed(&self) {
-        // A usage error is clap's, which leaves lines empty.
-        let is_usage = self.status.code() == Some(2);
-        let said = self.stderr.replace("\n\n", "\n");
-        let said = if is_usage { &said } else { &self.stderr };
-        if let Some(line) = lines::unlisted(said) {
-            let told = "not in tests/messages.md, to which a new message is to be added";
-            self.check(&format!("`{line}` is {told}"), false);
-        }
     }
 
     /// A certificate on stdout and nothing else, and no word of warning.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::{free_port, listen};
+use super::server::TcpServer;
+use super::{free_port, has_ipv6};
 
 /// What a web server was asked, and what it had.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub type Answer = Box<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
 pub struct Web {
     pub port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
+    _servers: Vec<TcpServer>,
 }
 
 impl Web {
@@ -41,25 +43,27 @@ impl Web {
         let port = free_port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let answer = Arc::new(answer);
-        for address in ["127.0.0.1", "::1"] {
-            let listener = listen(address, port);
+        let addresses: &[&'static str] = if has_ipv6() {
+            &["127.0.0.1", "::1"]
+        } else {
+            &["127.0.0.1"]
+        };
+        let mut servers = Vec::new();
+        for address in addresses {
             let (directory, requests, answer) = (
                 directory.to_owned(),
                 Arc::clone(&requests),
                 Arc::clone(&answer),
             );
-            thread::spawn(move || {
-                for connection in listener.incoming().flatten() {
-                    let (directory, requests, answer) = (
-                        directory.clone(),
-                        Arc::clone(&requests),
-                        Arc::clone(&answer),
-                    );
-                    thread::spawn(move || serve(&connection, &directory, &requests, &answer));
-                }
-            });
+            let handle =
+                move |connection: TcpStream| serve(&connection, &directory, &requests, &answer);
+            servers.push(TcpServer::start(address, port, handle));
         }
-        Web { port, requests }
+        Web {
+            port,
+            requests,
+            _servers: servers,
+        }
     }
 
     /// Another program at that port, whose requests are not known here.
@@ -67,6 +71,7 @@ impl Web {
         Web {
             port,
             requests: Arc::default(),
+            _servers: Vec::new(),
         }
     }
 
@@ -141,45 +146,44 @@ pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
 pub struct Proxy {
     pub port: u16,
     count: Arc<AtomicUsize>,
+    _server: TcpServer,
 }
 
 impl Proxy {
+    pub fn start() -> Proxy {
+        let port = free_port();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        Proxy {
+            port,
+            count,
+            _server: TcpServer::start("127.0.0.1", port, move |client| tunnel(client, &counter)),
+        }
+    }
+
     pub fn requests(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 }
 
-/// Starts a proxy.
-pub fn connect_proxy() -> Proxy {
-    let port = free_port();
-    let listener = listen("127.0.0.1", port);
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
-    thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let counter = Arc::clone(&counter);
-            thread::spawn(move || {
-                let mut lines = BufReader::new(client.try_clone().unwrap())
-                    .lines()
-                    .map_while(Result::ok);
-                let first = lines.next().unwrap_or_default();
-                lines.find(|line| line.is_empty());
-                let Some(target) = first
-                    .strip_prefix("CONNECT ")
-                    .and_then(|rest| rest.split(' ').next())
-                else {
-                    return;
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-                let Ok(server) = TcpStream::connect(target) else {
-                    return;
-                };
-                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                thread::spawn(move || std::io::copy(&mut from, &mut to));
-                let _ = std::io::copy(&mut &server, &mut client);
-            });
-        }
-    });
-    Proxy { port, count }
+fn tunnel(mut client: TcpStream, counter: &AtomicUsize) {
+    let mut lines = BufReader::new(client.try_clone().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    lines.find(|line| line.is_empty());
+    let Some(target) = first
+        .strip_prefix("CONNECT ")
+        .and_then(|rest| rest.split(' ').next())
+    else {
+        return;
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    let Ok(server) = TcpStream::connect(target) else {
+        return;
+    };
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || std::io::copy(&mut from, &mut to));
+    let _ = std::io::copy(&mut &server, &mut client);
 }

@@ -1,12 +1,14 @@
-//! A CA that can be made to lie. Honest by default: it speaks https on loopback, checks every JWS,
-//! fetches the challenge files and issues real certificates; a test changes one thing about it.
-//! Whatever a client may not do (RFC 8555) it notes as a violation.
+//! A scripted CA. Honest by default: it speaks https on loopback, checks every JWS, fetches the challenge files
+//! and issues real certificates; a test tampers with one thing. Whatever a client may not do (RFC 8555) it notes as
+//! a violation.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::mem::replace;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,13 +27,18 @@ use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints};
 use openssl::x509::extension::{SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
+use snapbox::data::Inline;
 
-use super::{PATIENCE, free_port, listen};
+use super::run::{Outcome, Run};
+use super::server::TcpServer;
+use super::setup::{Ca, OLD_CERTIFICATE, Setup, user_directory};
+use super::web::{Request as WebRequest, Web};
+use super::{PATIENCE, free_port};
 
 /// The longest that a client must heed a Retry-After between two polls.
 const MAX_POLL_WAIT: Duration = Duration::from_secs(60);
 
-/// A reply in the making, which a lie may change.
+/// A reply in the making, which a test may tamper with.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
@@ -105,70 +112,51 @@ impl Reply {
     }
 }
 
-type Lie = Box<dyn Fn(&mut Reply, usize) + Send + Sync>;
-type LeafLie = Box<dyn Fn(&mut Leaf) + Send + Sync>;
+type Tamper = Box<dyn Fn(&mut Reply, usize) + Send + Sync>;
+type TamperLeaf = Box<dyn Fn(&mut Leaf) + Send + Sync>;
 
-/// A CA in the making.
-pub struct Script {
-    lies: Vec<(&'static str, Lie)>,
-    leaf: LeafLie,
-    tls: LeafLie,
+/// A CA that is not started yet.
+pub struct FakeCaBuilder {
+    tampers: Vec<(&'static str, Tamper)>,
+    leaf: TamperLeaf,
+    tls: TamperLeaf,
     refused_nonces: Option<usize>,
-    http_port: u16,
 }
 
-/// A CA that looks for challenge files at `http_port`, and does all things right.
-pub fn honest(http_port: u16) -> Script {
-    Script {
-        lies: Vec::new(),
-        leaf: Box::new(|_| ()),
-        tls: Box::new(|_| ()),
-        refused_nonces: None,
-        http_port,
-    }
-}
-
-impl Script {
-    /// From now on replies about `resource` are changed by `lie`, which is told how many of them
+impl FakeCaBuilder {
+    /// From now on replies about `resource` are changed by `tamper`, which is told how many of them
     /// there were before. Resources: directory, newNonce, newAccount, account, newOrder, order,
     /// authorization, challenge, finalize, certificate, renewalInfo.
-    pub fn lie(
+    pub fn tamper(
         mut self,
         resource: &'static str,
-        lie: impl Fn(&mut Reply, usize) + Send + Sync + 'static,
-    ) -> Script {
-        self.lies.push((resource, Box::new(lie)));
-        self
-    }
-
-    /// The same lies, from a CA that looks where `other` does.
-    pub fn at(mut self, other: &Script) -> Script {
-        self.http_port = other.http_port;
+        tamper: impl Fn(&mut Reply, usize) + Send + Sync + 'static,
+    ) -> FakeCaBuilder {
+        self.tampers.push((resource, Box::new(tamper)));
         self
     }
 
     /// Changes what is issued.
-    pub fn leaf(mut self, lie: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Script {
-        self.leaf = Box::new(lie);
+    pub fn leaf(mut self, tamper: impl Fn(&mut Leaf) + Send + Sync + 'static) -> FakeCaBuilder {
+        self.leaf = Box::new(tamper);
         self
     }
 
     /// Changes the certificate that the CA itself shows for its https.
-    pub fn tls(mut self, lie: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Script {
-        self.tls = Box::new(lie);
+    pub fn tls(mut self, tamper: impl Fn(&mut Leaf) + Send + Sync + 'static) -> FakeCaBuilder {
+        self.tls = Box::new(tamper);
         self
     }
 
     /// Of the signed requests every so many-th is refused for its nonce, and not acted upon.
-    pub fn refusing_nonces(mut self, every: usize) -> Script {
+    pub fn refusing_nonces(mut self, every: usize) -> FakeCaBuilder {
         self.refused_nonces = Some(every);
         self
     }
 
-    /// Opens the CA.
-    pub fn open(self) -> Ca {
+    /// Starts a CA that looks for challenge files at `http_port`.
+    pub fn start(self, http_port: u16) -> FakeCa {
         let port = free_port();
-        let listener = listen("127.0.0.1", port);
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
         let (key, issuer) = (ec_key(), Issuer::new());
         let mut leaf = Leaf {
@@ -183,39 +171,53 @@ impl Script {
         acceptor.set_private_key(&key).unwrap();
         let acceptor = acceptor.build();
         let state = State {
-            script: self,
+            setup: self,
+            http_port,
             url: format!("https://localhost:{port}"),
             issuer: Issuer::new(),
             ..State::empty()
         };
         let state = Arc::new(Mutex::new(state));
         let root = issuer.certificate.to_pem().unwrap();
-        let ca = Ca {
+        let shared = Arc::clone(&state);
+        let handle = move |connection| converse(&acceptor, connection, &shared);
+        FakeCa {
             port,
             root,
-            state: Arc::clone(&state),
-        };
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
-                thread::spawn(move || converse(&acceptor, connection, &state));
-            }
-        });
-        ca
+            state,
+            _server: TcpServer::start("127.0.0.1", port, handle),
+        }
     }
 }
 
-/// A CA that is open.
-pub struct Ca {
+/// A CA that is running, and the root of its https.
+pub struct FakeCa {
     pub port: u16,
     /// The root to trust for its https.
     pub root: Vec<u8>,
     state: Arc<Mutex<State>>,
+    _server: TcpServer,
 }
 
-impl Ca {
-    pub fn directory_url(&self) -> String {
+impl Ca for FakeCa {
+    fn directory_url(&self) -> String {
         format!("https://localhost:{}/directory", self.port)
+    }
+
+    fn root(&self) -> Vec<u8> {
+        self.root.clone()
+    }
+}
+
+impl FakeCa {
+    /// A CA that does all things right, unless the builder is told otherwise.
+    pub fn honest() -> FakeCaBuilder {
+        FakeCaBuilder {
+            tampers: Vec::new(),
+            leaf: Box::new(|_| ()),
+            tls: Box::new(|_| ()),
+            refused_nonces: None,
+        }
     }
 
     /// The resources asked for so far, in order.
@@ -284,6 +286,88 @@ impl Ca {
     }
 }
 
+/// The names of the CSR that a setup with this CA has.
+pub const NAMES: [&str; 3] = ["a.test", "b.test", "c.test"];
+
+impl Setup<FakeCa> {
+    /// A user and a CA that is honest but for what `configure` does to it.
+    pub fn with_fake_ca(configure: impl FnOnce(FakeCaBuilder) -> FakeCaBuilder) -> Setup<FakeCa> {
+        Setup::with_fake_ca_and_web(configure, |_, _| None)
+    }
+
+    /// The same, with a web server that has answers of its own, told the request and how many came before.
+    pub fn with_fake_ca_and_web(
+        configure: impl FnOnce(FakeCaBuilder) -> FakeCaBuilder,
+        answer: impl Fn(&WebRequest, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Setup<FakeCa> {
+        let directory = user_directory();
+        let count = AtomicUsize::new(0);
+        let web = Web::answering(
+            &directory.path().join("acme"),
+            Box::new(move |request| answer(request, count.fetch_add(1, Ordering::Relaxed))),
+        );
+        let ca = configure(FakeCa::honest()).start(web.port);
+        Setup::new(directory, web, ca, &NAMES)
+    }
+
+    /// A run that must bring a certificate in spite of all, by the rules of the protocol.
+    #[track_caller]
+    pub fn issues(&self) -> Outcome {
+        let outcome = self.getcrt().outcome();
+        outcome.exits(0).check(
+            "no PEM",
+            outcome.stdout.starts_with("-----BEGIN CERTIFICATE-----\n"),
+        );
+        outcome.check(
+            "the last line is another",
+            outcome.stderr.ends_with("\nCertificate signed!\n"),
+        );
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    /// getcrt must fail with this stderr, and lose nothing.
+    #[track_caller]
+    pub fn fails(&self, stderr: Inline) {
+        self.run_fails(self.getcrt(), stderr);
+    }
+
+    /// `run` must fail with this stderr, and lose nothing.
+    #[track_caller]
+    pub fn run_fails(&self, run: Run, stderr: Inline) {
+        self.failure(run, "").stderr_is(stderr);
+    }
+
+    /// getcrt must fail with `text` in its error line, and lose nothing.
+    #[track_caller]
+    pub fn fails_with(&self, text: &str) -> Outcome {
+        self.failure(self.getcrt(), text)
+    }
+
+    /// The same, in as many seconds.
+    #[track_caller]
+    pub fn fails_within(&self, seconds: &str, text: &str) -> Outcome {
+        self.failure(self.getcrt().args(&["--timeout", seconds]), text)
+    }
+
+    #[track_caller]
+    fn failure(&self, run: Run, text: &str) -> Outcome {
+        let outcome = run.args(&["-o", "old.crt"]).outcome();
+        outcome.failed(text);
+        let kept = fs::read_to_string(self.path("old.crt")).unwrap();
+        assert_eq!(kept, OLD_CERTIFICATE, "{outcome}");
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    /// No file is left, and the CA has nothing to complain of.
+    #[track_caller]
+    pub fn nothing_is_left(&self, outcome: &Outcome) {
+        self.nothing_is_left_in_the_directories(outcome);
+        assert_eq!(self.ca.violations(), [""; 0], "{outcome}");
+    }
+}
+
 struct Request {
     resource: &'static str,
     path: String,
@@ -291,7 +375,8 @@ struct Request {
 }
 
 struct State {
-    script: Script,
+    setup: FakeCaBuilder,
+    http_port: u16,
     url: String,
     issuer: Issuer,
     nonces: BTreeSet<String>,
@@ -318,7 +403,8 @@ struct State {
 impl State {
     fn empty() -> State {
         State {
-            script: honest(0),
+            setup: FakeCa::honest(),
+            http_port: 0,
             url: String::new(),
             issuer: Issuer::new(),
             nonces: BTreeSet::new(),
@@ -363,7 +449,7 @@ impl State {
         answered.push(path.to_owned());
     }
 
-    /// The reply to one request, lies included.
+    /// The reply to one request, tampering included.
     fn reply(&mut self, head: &Head, body: &[u8]) -> (Reply, &'static str) {
         if !head.user_agent.starts_with("getcrt/") || !head.user_agent.contains(" ureq/") {
             self.note(format!("User-Agent `{}`", head.user_agent));
@@ -385,7 +471,7 @@ impl State {
         {
             self.note(format!("{} was polled sooner than asked", head.path));
         }
-        let every = self.script.refused_nonces.filter(|_| head.method == "POST");
+        let every = self.setup.refused_nonces.filter(|_| head.method == "POST");
         let mut reply = if every.is_some_and(|every| self.signatures.len().is_multiple_of(every)) {
             let mut refusal = Reply::json(200, Value::Null);
             refusal.problem(400, "badNonce", "stale");
@@ -408,13 +494,13 @@ impl State {
             path: head.path.clone(),
             payload,
         });
-        for (_, lie) in self
-            .script
-            .lies
+        for (_, tamper) in self
+            .setup
+            .tampers
             .iter()
             .filter(|(name, _)| *name == resource)
         {
-            lie(&mut reply, before);
+            tamper(&mut reply, before);
         }
         let asked = reply
             .headers
@@ -688,7 +774,7 @@ impl State {
             return false;
         };
         let thumbprint = BASE64URL.encode(sha256(jwk.to_string().as_bytes()));
-        let Ok(mut connection) = TcpStream::connect(("127.0.0.1", self.script.http_port)) else {
+        let Ok(mut connection) = TcpStream::connect(("127.0.0.1", self.http_port)) else {
             return false;
         };
         let path = format!("/.well-known/acme-challenge/{}", token(index));
@@ -717,7 +803,7 @@ impl State {
             signer: self.issuer.key.clone(),
             issuers: vec![self.issuer.certificate.clone()],
         };
-        (self.script.leaf)(&mut leaf);
+        (self.setup.leaf)(&mut leaf);
         let mut chain = leaf.issue(&self.issuer).to_pem().unwrap();
         leaf.issuers
             .iter()
@@ -789,7 +875,7 @@ pub struct Issuer {
 
 impl Issuer {
     pub fn new() -> Issuer {
-        Issuer::called("Scripted CA")
+        Issuer::called("Fake CA")
     }
 
     pub fn called(common_name: &str) -> Issuer {

@@ -201,12 +201,15 @@ fn an_encrypted_account_key_is_never_asked_about() {
         }
         openssl(&arguments);
         set_mode(&account, 0o600);
-        setup.run_is_refused(setup.getcrt(), str![[r#"
+        setup.run_is_refused(
+            setup.getcrt(),
+            str![[r#"
 Parsing account key...
 error: Error loading account.key: this key is encrypted, and no passphrase is ever asked for
 hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
 
-"#]]);
+"#]],
+        );
     }
 }
 

@@ -12,6 +12,7 @@
 mod accounts;
 mod bench;
 mod cli;
+mod drop_in;
 mod examples;
 mod faults;
 mod manual;

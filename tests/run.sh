@@ -24,6 +24,7 @@ need_file /usr/bin/time time
 need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 need_file "$(library libnss_wrapper.so)" libnss-wrapper
 if [ "${GETCRT_TESTS:-}" = all ]; then
+    need acme-tiny acme-tiny
     need apache2 apache2
     need caddy caddy
     need haproxy haproxy

@@ -140,7 +140,7 @@ impl Setup<Pebble> {
         })
     }
 
-    fn with_configured_pebble(config: &Config) -> Setup<Pebble> {
+    pub fn with_configured_pebble(config: &Config) -> Setup<Pebble> {
         let directory = user_directory();
         let web = Web::serving(&directory.path().join("acme"));
         let ca = Pebble::start(directory.path(), web.port, config);

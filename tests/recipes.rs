@@ -317,7 +317,7 @@ fn the_six_steps_of_the_readme() {
             "nobody:",
             "setpriv --reuid=nobody --regid=nogroup --clear-groups ",
         ),
-        false => ("$(id -u):", ""),
+        false => ("$(id -u):$(id -g)", ""),
     };
     let options = format!(
         " --directory-url {} --check-port {} --ca-bundle {} ",

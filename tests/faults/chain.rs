@@ -2,68 +2,198 @@
 
 use openssl::x509::X509;
 
-use crate::support::fake_ca::{ec_key, public};
+use crate::support::fake_ca::{Leaf, ec_key, public};
 use crate::support::prelude::*;
 
-#[test]
-fn chain_must_consist_of_certificates() {
-    let leaf_key = ec_key().private_key_to_pem_pkcs8().unwrap();
-    let empty: Vec<u8> = Vec::new();
-    for (body, told) in [
-        (empty, "there is no certificate in the chain"),
-        (
-            b"<html></html>".to_vec(),
-            "there is no certificate in the chain",
-        ),
-        (
-            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
-            "a certificate of the chain is damaged",
-        ),
-        (
-            b"x -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
-            "a certificate of the chain is cut off",
-        ),
-        (
-            b"-----BEGIN CERTIFICATE-----".to_vec(),
-            "a certificate of the chain is",
-        ),
-        (
-            leaf_key,
-            "the chain has a PRIVATE KEY in it, where nothing but certificates belongs",
-        ),
-    ] {
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper("certificate", move |reply, _| reply.body = body.clone())
-        });
-        setup
-            .fails_with(told)
-            .says("error: order https://localhost:");
-    }
-    let cut = Setup::with_fake_ca(|ca| {
-        ca.tamper("certificate", |reply, _| {
-            reply.body.truncate(reply.body.len() - 40)
-        })
-    });
-    cut.fails_with("a certificate of the chain is ");
-    let torn = Setup::with_fake_ca(|ca| {
-        ca.tamper("certificate", |reply, _| {
-            reply.body.truncate(reply.body.len() / 2 + 60);
-        })
-    });
-    torn.fails_with("a certificate of the chain is ");
+/// A user whose CA delivers a changed chain.
+fn delivering(change: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| ca.tamper("certificate", move |reply, _| change(&mut reply.body)))
+}
+
+/// A user whose CA issues something else than it should.
+fn issuing(change: impl Fn(&mut Leaf) + Send + Sync + 'static) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| ca.leaf(change))
 }
 
 #[test]
-fn text_between_certificates_is_left_out() {
-    let setup = Setup::with_fake_ca(|ca| {
-        ca.tamper("certificate", |reply, _| {
-            reply.body = [
-                b"some \x1b[31m text\n",
-                reply.body.as_slice(),
-                b"more text\n",
-            ]
-            .concat();
-        })
+fn chain_without_a_certificate_is_refused() {
+    for body in ["", "<html></html>"] {
+        delivering(|chain| *chain = body.into()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: there is no certificate in the chain
+
+"#]]);
+    }
+}
+
+#[test]
+fn damaged_certificate_is_refused() {
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    delivering(|chain| *chain = damaged.into()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+
+"#]]);
+}
+
+#[test]
+fn certificate_that_does_not_begin_a_line_is_refused() {
+    let indented = "x -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    delivering(|chain| *chain = indented.into()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is cut off
+
+"#]]);
+}
+
+#[test]
+fn chain_that_is_cut_off_is_refused() {
+    // In its first line.
+    delivering(|chain| *chain = "-----BEGIN CERTIFICATE-----".into()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+
+"#]]);
+    // Near the end of its last certificate.
+    delivering(|chain| chain.truncate(chain.len() - 40)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+
+"#]]);
+    // Near the beginning of its second certificate.
+    delivering(|chain| chain.truncate(chain.len() / 2 + 60)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+
+"#]]);
+}
+
+#[test]
+fn chain_with_a_private_key_is_refused() {
+    let key = ec_key().private_key_to_pem_pkcs8().unwrap();
+    delivering(move |chain| *chain = key.clone()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the chain has a PRIVATE KEY in it, where nothing but certificates belongs
+
+"#]]);
+}
+
+#[test]
+fn text_around_certificates_is_left_out() {
+    let setup = delivering(|chain| {
+        *chain = [b"some \x1b[31m text\n", chain.as_slice(), b"more text\n"].concat();
     });
     let outcome = setup.issues();
     outcome
@@ -72,70 +202,267 @@ fn text_between_certificates_is_left_out() {
 }
 
 #[test]
-fn certificate_must_fit_the_csr() {
-    let other = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.key = public(&ec_key())));
-    other.fails_with("the certificate is for another key than the CSR's");
-    let short = Setup::with_fake_ca(|ca| ca.leaf(|leaf| drop(leaf.names.remove(1))));
-    short.fails_with("the certificate is not for b.test, which the CSR asks for");
-    let old = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.hours = (-48, -24)));
-    old.fails_with("the certificate ended at ")
-        .says("by this machine's clock it is ");
-    let forged = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.signer = ec_key()));
-    forged.fails_with("the certificate's signature is not its issuer's");
+fn certificate_for_another_key_is_refused() {
+    issuing(|leaf| leaf.key = public(&ec_key())).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the certificate is for another key than the CSR's
+
+"#]]);
 }
 
 #[test]
-fn harmless_oddities_are_warnings() {
-    let more = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.names.push("more.test".to_owned())));
-    more.issues()
-        .says("\nwarning: the certificate is for more.test too, which the CSR does not ask for\n")
-        .says(", 4 names\n");
-    let ahead = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.hours = (3, 48)));
-    ahead
-        .issues()
-        .says("warning: the certificate begins at ")
-        .says(", is that right?\n");
-    let disorder =
-        Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.issuers.push(Issuer::new().certificate)));
-    disorder.issues().exits(0);
-    let strange = Setup::with_fake_ca(|ca| {
-        ca.leaf(|leaf| {
-            let alone = openssl(&[
-                "req",
-                "-x509",
-                "-newkey",
-                "ed25519",
-                "-nodes",
-                "-subj",
-                "/CN=stranger",
-                "-keyout",
-                "/dev/null",
-            ]);
-            leaf.issuers
-                .insert(0, X509::from_pem(alone.as_bytes()).unwrap());
-        })
-    });
-    strange
-        .issues()
-        .says("warning: the chain is out of order: ");
-    let unknown = Setup::with_fake_ca(|ca| {
-        ca.tamper("certificate", |reply, _| {
-            let chain = X509::stack_from_pem(&reply.body).unwrap();
-            let mut leaf = chain[0].to_der().unwrap();
-            // ecdsa-with-SHA256, in both its places, and then an algorithm that nobody knows.
-            let algorithm = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
-            for place in 0..leaf.len() - algorithm.len() {
-                if leaf[place..].starts_with(algorithm) {
-                    leaf[place + algorithm.len() - 1] = 0x7f;
-                }
+fn certificate_that_lacks_a_name_is_refused() {
+    issuing(|leaf| drop(leaf.names.remove(1))).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the certificate is not for b.test, which the CSR asks for
+
+"#]]);
+}
+
+#[test]
+fn expired_certificate_is_refused() {
+    issuing(|leaf| leaf.hours = (-48, -24)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the certificate ended at [TIME]; by this machine's clock it is [TIME]
+
+"#]]);
+}
+
+#[test]
+fn forged_signature_is_refused() {
+    issuing(|leaf| leaf.signer = ec_key()).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the certificate's signature is not its issuer's
+
+"#]]);
+}
+
+#[test]
+fn signature_of_an_unknown_kind_is_a_warning() {
+    let setup = delivering(|chain| {
+        let certificates = X509::stack_from_pem(chain).unwrap();
+        let mut leaf = certificates[0].to_der().unwrap();
+        // The OID of ecdsa-with-SHA256 is there twice. Both become one that nobody knows.
+        let algorithm = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
+        for place in 0..leaf.len() - algorithm.len() {
+            if leaf[place..].starts_with(algorithm) {
+                leaf[place + algorithm.len() - 1] = 0x7f;
             }
-            let leaf = X509::from_der(&leaf).unwrap().to_pem().unwrap();
-            reply.body = [leaf, chain[1].to_pem().unwrap()].concat();
-        })
+        }
+        let leaf = X509::from_der(&leaf).unwrap().to_pem().unwrap();
+        *chain = [leaf, certificates[1].to_pem().unwrap()].concat();
     });
-    unknown
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the certificate's signature is of a kind that OpenSSL cannot verify
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn additional_name_is_a_warning() {
+    let setup = issuing(|leaf| leaf.names.push("more.test".to_owned()));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the certificate is for more.test too, which the CSR does not ask for
+Valid until [TIME], issued by Fake CA, 4 names
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn certificate_that_is_not_valid_yet_is_a_warning() {
+    issuing(|leaf| leaf.hours = (3, 48))
         .issues()
-        .says("warning: the certificate's signature is of a kind that OpenSSL cannot verify\n");
-    let alone = Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.issuers.clear()));
-    alone.issues().issued();
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the certificate begins at [TIME]; by this machine's clock it is [TIME], is that right?
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn unrelated_certificate_at_the_end_is_a_warning() {
+    // It even has the name of the issuer before it.
+    let setup = issuing(|leaf| leaf.issuers.push(Issuer::new().certificate));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the chain is out of order: `Fake CA` is not signed by the one after it
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn unrelated_certificate_in_between_is_a_warning() {
+    let setup = issuing(|leaf| {
+        // Its key is of another kind than those around it.
+        let request = "req -x509 -newkey ed25519 -nodes -subj /CN=stranger -keyout /dev/null";
+        let stranger = openssl(&request.split(' ').collect::<Vec<_>>());
+        let stranger = X509::from_pem(stranger.as_bytes()).unwrap();
+        leaf.issuers.insert(0, stranger);
+    });
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the chain is out of order: `nobody` is not signed by the one after it
+warning: the chain is out of order: `stranger` is not signed by the one after it
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn leaf_alone_is_accepted() {
+    issuing(|leaf| leaf.issuers.clear()).issues().issued();
 }

@@ -1,6 +1,46 @@
 //! Replies that no honest CA sends.
 
+use snapbox::data::Inline;
+
 use crate::support::prelude::*;
+
+/// A CA that gives `url` as the `member` of its replies about `resource`.
+fn with_url(resource: &'static str, member: &'static str, url: &'static str) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| {
+        ca.tamper(resource, move |reply, _| {
+            reply.edit(|object| {
+                object[member] = json!(url);
+                if member == "certificate" {
+                    object["status"] = json!("valid");
+                }
+            })
+        })
+    })
+}
+
+/// A CA that says that the order is at `url`.
+fn with_order_at(url: &'static str) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| ca.tamper("newOrder", move |reply, _| reply.header("Location", url)))
+}
+
+/// A CA that says that one of the authorizations is at `url`.
+fn with_authorization_at(url: &'static str) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| {
+        ca.tamper("newOrder", move |reply, _| {
+            reply.edit(|order| order["authorizations"][1] = json!(url))
+        })
+    })
+}
+
+/// A CA that gives `value` as the `member` of each http-01 challenge.
+fn with_challenge(member: &'static str, value: &str) -> Setup<FakeCa> {
+    let value = value.to_owned();
+    Setup::with_fake_ca(|ca| {
+        ca.tamper("authorization", move |reply, _| {
+            reply.edit(|authorization| authorization["challenges"][1][member] = json!(value))
+        })
+    })
+}
 
 #[test]
 fn hostile_words_are_made_printable() {
@@ -17,52 +57,239 @@ fn hostile_words_are_made_printable() {
             reply.replace(403, &body.to_string());
         })
     });
-    let outcome = setup.fails_with("cannot create the order: https://localhost:");
-    outcome.says("HTTP 403, no\\u{1b}[31m red\\r\\nerror: fake\\u{202e}txet\\0 (urn:ietf:params:acme:error:rejectedIdentifier)\n");
+    // In the snapshot, a backslash appears as a slash.
+    let outcome = setup.fails_with(
+        r"HTTP 403, no\u{1b}[31m red\r\nerror: fake\u{202e}txet\0 (urn:ietf:params:acme:error:rejectedIdentifier)",
+    );
     outcome
-        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name (urn:x:caa)\n");
+        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name (urn:x:caa)\n")
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no/u{1b}[31m red/r/nerror: fake/u{202e}txet/0 (urn:ietf:params:acme:error:rejectedIdentifier)
+  b.test: bad /u{7}name (urn:x:malformed)
+  c/n.test: worse/u{2066} name (urn:x:caa)
+
+"#]]);
 }
 
 #[test]
 fn errors_of_every_form_are_shown() {
-    for (status, body, told) in [
-        (
-            400,
-            r#"{"errors": ["x"]}"#,
-            "HTTP 400, the CA gives no reason",
-        ),
-        (400, "{}", "HTTP 400, the CA gives no reason"),
-        (403, r#"{"type": "nonsense"}"#, "HTTP 403, nonsense"),
-        (403, r#"{"detail": "only words"}"#, "HTTP 403, only words"),
-        (
-            403,
-            r#"{"type": 7, "detail": null, "subproblems": "x"}"#,
-            "HTTP 403, the CA gives no reason",
-        ),
-        (
-            404,
-            "<html>lost</html>",
-            "HTTP 404, a reply that begins `<html>lost</html>`",
-        ),
-        (418, "", "HTTP 418, an empty reply"),
-        (
-            400,
-            "\u{0}\u{1}",
-            "HTTP 400, a reply that begins `\\0\\u{1}`",
-        ),
-    ] {
-        let tamper = move |reply: &mut Reply, _| {
+    let fails = |status, body: &'static str, stderr: Inline| {
+        let refuse = move |reply: &mut Reply, _| {
             reply.replace(status, body);
             reply.drop_header("Replay-Nonce");
         };
-        Setup::with_fake_ca(|ca| ca.tamper("newOrder", tamper))
-            .fails_with(told)
-            .says("cannot create the order: https://localhost:");
-    }
+        Setup::with_fake_ca(|ca| ca.tamper("newOrder", refuse)).fails(stderr);
+    };
+    fails(
+        400,
+        r#"{"errors": ["x"]}"#,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, the CA gives no reason
+
+"#]],
+    );
+    fails(
+        400,
+        "{}",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, the CA gives no reason
+
+"#]],
+    );
+    fails(
+        403,
+        r#"{"type": "nonsense"}"#,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, nonsense
+
+"#]],
+    );
+    fails(
+        403,
+        r#"{"detail": "only words"}"#,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, only words
+
+"#]],
+    );
+    fails(
+        403,
+        r#"{"type": 7, "detail": null, "subproblems": "x"}"#,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, the CA gives no reason
+
+"#]],
+    );
+    fails(
+        404,
+        "<html>lost</html>",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 404, a reply that begins `<html>lost</html>`
+
+"#]],
+    );
+    fails(
+        418,
+        "",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 418, an empty reply
+
+"#]],
+    );
+}
+
+#[test]
+fn unprintable_error_is_made_printable() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("newOrder", |reply, _| reply.replace(400, "\u{0}\u{1}"))
+    });
+    // In the snapshot, a backslash appears as a slash.
+    setup
+        .fails_with(r"HTTP 400, a reply that begins `\0\u{1}`")
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, a reply that begins `/0/u{1}`
+
+"#]]);
 }
 
 #[test]
 fn urls_must_be_https() {
+    with_url("directory", "newNonce", "http://localhost/x").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory is no directory: the CA's reply is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only at line 1 column [..]
+
+"#]]);
+    with_url("newOrder", "finalize", "file:///etc/passwd").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: order https://localhost:[PORT]/order/1: it has no usable finalize URL: `file:///etc/passwd` is no https URL, and ACME is spoken over https only
+
+"#]]);
+    with_url("finalize", "certificate", "/relative").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: it has no usable certificate URL: `/relative` is no https URL, and ACME is spoken over https only
+
+"#]]);
+    with_order_at("").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: `` is no https URL, and ACME is spoken over https only
+
+"#]]);
     for url in [
         "http://localhost/x",
         "file:///etc/passwd",
@@ -70,6 +297,7 @@ fn urls_must_be_https() {
         "",
         "https://",
     ] {
+        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
         for (resource, member) in [
             ("directory", "newNonce"),
             ("directory", "newAccount"),
@@ -77,60 +305,72 @@ fn urls_must_be_https() {
             ("newOrder", "finalize"),
             ("finalize", "certificate"),
         ] {
-            let tamper = move |reply: &mut Reply, _| {
-                reply.edit(|object| {
-                    object[member] = json!(url);
-                    if member == "certificate" {
-                        object["status"] = json!("valid");
-                    }
-                });
-            };
-            let setup = Setup::with_fake_ca(|ca| ca.tamper(resource, tamper));
-            setup.fails_with(&format!(
-                "`{url}` is no https URL, and ACME is spoken over https only"
-            ));
+            with_url(resource, member, url).fails_with(&told);
         }
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper("newOrder", move |reply, _| reply.header("Location", url))
-        });
-        setup.fails_with("is no https URL");
+        with_order_at(url).fails_with(&told);
     }
 }
 
 #[test]
 fn authorization_and_challenge_urls_must_be_https() {
-    for url in ["http://localhost/x", "file:///etc/passwd", "/relative"] {
-        let tamper =
-            move |reply: &mut Reply, _| reply.edit(|order| order["authorizations"][1] = json!(url));
-        Setup::with_fake_ca(|ca| ca.tamper("newOrder", tamper))
-            .fails_with(&format!("`{url}` is no https URL"));
-        let tamper =
-            move |reply: &mut Reply, _| reply.edit(|a| a["challenges"][1]["url"] = json!(url));
-        Setup::with_fake_ca(|ca| ca.tamper("authorization", tamper))
-            .fails_with(&format!("`{url}` is no https URL"))
+    with_authorization_at("http://localhost/x").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only at line 1 column [..]
+
+"#]]);
+    with_challenge("url", "http://localhost/x").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only
+
+"#]]);
+    for url in ["file:///etc/passwd", "/relative"] {
+        let told = format!("`{url}` is no https URL");
+        with_authorization_at(url).fails_with(&told);
+        with_challenge("url", url)
+            .fails_with(&told)
             .says("challenge for ");
     }
 }
 
 #[test]
 fn tokens_must_be_file_names() {
+    let setup = with_challenge("token", "../../etc/passwd");
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: `../../etc/passwd` is no token; no file is named after it
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
+
     let long = "x".repeat(10_000);
-    for token in [
-        "",
-        "../../etc/passwd",
-        "a/b",
-        "..",
-        "a\u{0}b",
-        "tök",
-        "a b",
-        long.as_str(),
-    ] {
-        let token = token.to_owned();
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper("authorization", move |reply, _| {
-                reply.edit(|a| a["challenges"][1]["token"] = json!(token))
-            })
-        });
+    for token in ["", "a/b", "..", "a\u{0}b", "tök", "a b", long.as_str()] {
+        let setup = with_challenge("token", token);
         setup
             .fails_with("is no token; no file is named after it")
             .says("challenge for ");
@@ -146,82 +386,345 @@ fn redirects_of_signed_requests_are_not_followed() {
             reply.header("Location", "https://localhost:1/elsewhere");
         })
     });
-    setup
-        .fails_with("cannot create the order: https://localhost:")
-        .says("HTTP 307, an empty reply");
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 307, an empty reply
+
+"#]]);
 }
 
 #[test]
 fn replies_must_be_resources() {
+    let fails = |body: &[u8], stderr: Inline| {
+        let body = body.to_vec();
+        let setup =
+            Setup::with_fake_ca(|ca| ca.tamper("order", move |reply, _| reply.body = body.clone()));
+        setup.fails(stderr);
+    };
+    fails(
+        b"",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: an empty reply
+
+"#]],
+    );
+    fails(
+        b"<html>hello</html>",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: a reply that begins `<html>hello</html>`
+
+"#]],
+    );
+    fails(
+        b"{\"status\": ",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: damaged JSON
+
+"#]],
+    );
+    fails(
+        b"null",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: invalid type: null, expected struct Order at line 1 column 4
+
+"#]],
+    );
+    fails(
+        b"[]",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: invalid length 0, expected struct Order with 6 elements at line 1 column 2
+
+"#]],
+    );
+    fails(
+        b"{\"status\": 7}",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: data did not match any variant of untagged enum Status at line 1 column 13
+
+"#]],
+    );
+    fails(
+        "\u{fffd}".as_bytes(),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: a reply that begins `�`
+
+"#]],
+    );
+    // Not UTF-8.
+    fails(
+        b"{\"status\": \"\xff\xfe\"}",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: damaged JSON
+
+"#]],
+    );
+    // Deep enough to overflow the stack of a recursive parser.
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for (body, told) in [
-        ("", "an empty reply"),
-        (
-            "<html>hello</html>",
-            "the CA's reply is not JSON: a reply that begins `<html>hello</html>`",
-        ),
-        ("{\"status\": ", "the CA's reply is not JSON: damaged JSON"),
-        ("null", "the CA's reply is not as RFC 8555 has it"),
-        ("[]", "the CA's reply is not as RFC 8555 has it"),
-        (
-            "{\"status\": 7}",
-            "the CA's reply is not as RFC 8555 has it",
-        ),
-        ("\u{fffd}", "the CA's reply is not JSON"),
-        (deep.as_str(), "the CA's reply is not JSON"),
-    ] {
-        let body = body.to_owned();
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper("order", move |reply, _| {
-                reply.body = body.clone().into_bytes()
-            })
-        });
-        setup
-            .fails_with(told)
-            .says("error: order https://localhost:");
-    }
+    fails(
+        deep.as_bytes(),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: the CA's reply is not JSON: damaged JSON
+
+"#]],
+    );
 }
 
 #[test]
-fn invalid_utf_8_is_an_error() {
-    let tamper = |reply: &mut Reply, _| reply.body = b"{\"status\": \"\xff\xfe\"}".to_vec();
-    Setup::with_fake_ca(|ca| ca.tamper("order", tamper))
-        .fails_with("the CA's reply is not JSON: damaged JSON");
-    let tamper = |reply: &mut Reply, _| {
-        reply.status = 500;
-        reply.body = b"\xff\xfe oops".to_vec();
-    };
-    Setup::with_fake_ca(|ca| ca.tamper("order", tamper))
-        .fails_within("6", "HTTP 500, a reply that begins `\u{fffd}\u{fffd} oops`");
+fn error_that_is_not_utf_8_is_shown() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("order", |reply, _| {
+            reply.status = 500;
+            reply.body = b"\xff\xfe oops".to_vec();
+        })
+    });
+    setup.run_fails(setup.getcrt().args(&["--timeout", "6"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: https://localhost:[PORT]/order/1: HTTP 500, a reply that begins `�� oops`; trying again in [SECONDS] s
+...
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/order/1: HTTP 500, a reply that begins `�� oops`
+hint: no time was left (--timeout) for another try
+
+"#]]);
+}
+
+/// Makes the identifier of an authorization a string, where RFC 8555 has an object.
+fn damage_identifier(reply: &mut Reply) {
+    reply.edit(|authorization| authorization["identifier"] = json!("a.test"));
 }
 
 #[test]
 fn unreadable_authorization_is_an_error() {
-    let odd = |reply: &mut Reply, _| reply.edit(|a| a["identifier"] = json!("a.test"));
-    Setup::with_fake_ca(|ca| ca.tamper("authorization", odd))
-        .fails_with(": authorization https://localhost:")
-        .says(": the CA's reply is not as RFC 8555 has it: ");
-    // All is well at first, and they are read again when the order has failed.
-    let later = move |reply: &mut Reply, count| {
-        if count >= 3 {
-            odd(reply, count);
-        }
-    };
-    let over = |reply: &mut Reply, _| reply.edit(|o| o["status"] = json!("invalid"));
-    Setup::with_fake_ca(|ca| ca.tamper("authorization", later).tamper("order", over))
-        .fails_with(": authorization https://localhost:");
+    let setup =
+        Setup::with_fake_ca(|ca| ca.tamper("authorization", |reply, _| damage_identifier(reply)));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: authorization https://localhost:[PORT]/authorization/2: the CA's reply is not as RFC 8555 has it: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column [..]
+
+"#]]);
 }
 
 #[test]
-fn missing_members_are_errors() {
-    let bare = |reply: &mut Reply, _| {
-        reply.edit(|a| drop(a["challenges"][1].as_object_mut().unwrap().remove("url")))
-    };
-    Setup::with_fake_ca(|ca| ca.tamper("authorization", bare)).fails_with(
-        ": challenge for a.test: the CA's http-01 is not as RFC 8555 has it: missing field `url`",
-    );
-    let bare =
-        |reply: &mut Reply, _| reply.edit(|o| drop(o.as_object_mut().unwrap().remove("finalize")));
-    Setup::with_fake_ca(|ca| ca.tamper("newOrder", bare))
-        .fails_with(": it has no usable finalize URL: ");
+fn order_that_fails_with_unreadable_authorizations_is_an_error() {
+    let setup = Setup::with_fake_ca(|ca| {
+        // The three are readable at first, and read again when the order has failed.
+        let ca = ca.tamper("authorization", |reply, count| {
+            if count >= 3 {
+                damage_identifier(reply);
+            }
+        });
+        ca.tamper("order", |reply, _| {
+            reply.edit(|order| order["status"] = json!("invalid"))
+        })
+    });
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: the CA gives no reason: authorization https://localhost:[PORT]/authorization/0: the CA's reply is not as RFC 8555 has it: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column [..]
+
+"#]]);
+}
+
+#[test]
+fn challenge_without_a_url_is_an_error() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("authorization", |reply, _| {
+            reply.edit(|authorization| {
+                let challenge = authorization["challenges"][1].as_object_mut().unwrap();
+                challenge.remove("url");
+            })
+        })
+    });
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: missing field `url`
+
+"#]]);
+}
+
+#[test]
+fn order_without_a_finalize_url_is_an_error() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("newOrder", |reply, _| {
+            reply.edit(|order| drop(order.as_object_mut().unwrap().remove("finalize")))
+        })
+    });
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: order https://localhost:[PORT]/order/1: it has no usable finalize URL: invalid type: null, expected a string
+
+"#]]);
 }

@@ -1,75 +1,210 @@
 //! The network: connections, trust, rate limits and pauses.
 
+use snapbox::data::Inline;
+
 use crate::support::is_skipped_without_mounts;
 use crate::support::prelude::*;
 
+/// The resources that every successful run asks for.
+const RESOURCES: [&str; 9] = [
+    "directory",
+    "newNonce",
+    "newAccount",
+    "newOrder",
+    "authorization",
+    "challenge",
+    "order",
+    "finalize",
+    "certificate",
+];
+
+/// A CA whose first reply about `resource` is lost or damaged, as `wire` says.
+fn with_first_reply(resource: &'static str, wire: Wire) -> Setup<FakeCa> {
+    // Three nonces are asked for ahead; only the fourth is asked for because it is needed.
+    let lost = if resource == "newNonce" { 4 } else { 1 };
+    Setup::with_fake_ca(|ca| {
+        ca.tamper(resource, move |reply, count| {
+            if count < lost {
+                reply.wire = wire.clone();
+            }
+        })
+    })
+}
+
+/// A CA that is too busy for the first two requests for `resource`. It answers one with a web page, and the other
+/// with a problem document.
+fn with_busy_ca(resource: &'static str) -> Setup<FakeCa> {
+    Setup::with_fake_ca(|ca| {
+        ca.tamper(resource, |reply, count| match count {
+            0 => reply.replace(503, "<html>Service Unavailable</html>"),
+            1 => reply.problem(429, "rateLimited", "slow down"),
+            _ => {}
+        })
+    })
+}
+
 #[test]
 fn lost_replies_are_survived() {
-    for resource in [
-        "directory",
-        "newNonce",
-        "newAccount",
-        "newOrder",
-        "authorization",
-        "challenge",
-        "order",
-        "finalize",
-        "certificate",
-    ] {
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper(resource, move |reply, count| {
-                // Three nonces are asked for ahead; only a fourth is asked for because it is needed.
-                if count == 0 || (resource == "newNonce" && count < 4) {
-                    reply.wire = Wire::Close
-                }
-            })
-        });
-        let outcome = setup.issues();
-        outcome
+    // The CA would note a violation if what must happen once happened twice.
+    for resource in RESOURCES {
+        with_first_reply(resource, Wire::Close)
+            .issues()
             .says("warning: https://localhost:")
             .says("the connection failed");
-        // What must not be done twice was not: the honest CA has noted no violation.
     }
+}
+
+#[test]
+fn request_whose_reply_is_lost_is_sent_again() {
+    let setup = with_first_reply("newOrder", Wire::Close);
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: https://localhost:[PORT]/new-order: the connection failed: unexpected end of file; trying again in [SECONDS] s
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 2);
+}
+
+#[test]
+fn finalize_whose_reply_is_lost_is_not_sent_again() {
+    let setup = with_first_reply("finalize", Wire::Close);
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: https://localhost:[PORT]/finalize/1: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    // The CA has acted on it, and the order shows that.
+    assert_eq!(setup.ca.count("finalize"), 1);
 }
 
 #[test]
 fn broken_tls_connection_is_survived() {
-    for resource in ["authorization", "finalize"] {
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper(resource, |reply, count| {
-                if count == 0 {
-                    reply.wire = Wire::Garbled;
-                }
-            })
-        });
-        setup.issues().says(": the connection failed: ");
-        // The CA has acted on it, and it is not sent again.
-        assert_eq!(setup.ca.count("finalize"), 1);
-    }
+    let setup = with_first_reply("authorization", Wire::Garbled);
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+warning: https://localhost:[PORT]/authorization/[..]: the connection failed: [..]; trying again in [SECONDS] s
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    assert_eq!(setup.ca.count("finalize"), 1);
+
+    let setup = with_first_reply("finalize", Wire::Garbled);
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: https://localhost:[PORT]/finalize/1: the connection failed: [..]; looking what became of it in [SECONDS] s
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    // The CA has acted on it, and the order shows that.
+    assert_eq!(setup.ca.count("finalize"), 1);
 }
 
 #[test]
 fn busy_ca_is_asked_again() {
+    with_busy_ca("newOrder").issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: https://localhost:[PORT]/new-order: HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in [SECONDS] s
+warning: https://localhost:[PORT]/new-order: HTTP 429, slow down (urn:ietf:params:acme:error:rateLimited); trying again in [SECONDS] s
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
     for resource in [
         "directory",
         "newAccount",
-        "newOrder",
         "authorization",
         "order",
         "certificate",
     ] {
-        let setup = Setup::with_fake_ca(|ca| {
-            ca.tamper(resource, |reply, count| match count {
-                0 => reply.replace(503, "<html>Service Unavailable</html>"),
-                1 => reply.problem(429, "rateLimited", "slow down"),
-                _ => {}
-            })
-        });
-        let outcome = setup.issues();
-        outcome.says(
-            "HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in ",
-        );
-        outcome
+        with_busy_ca(resource)
+            .issues()
+            .says("HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in ")
             .says("HTTP 429, slow down (urn:ietf:params:acme:error:rateLimited); trying again in ");
     }
 }
@@ -81,26 +216,72 @@ fn rate_limit_beyond_the_deadline_is_an_error() {
         reply.header("Retry-After", "86400");
     };
     let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", limit));
-    let outcome = setup
-        .fails_with("HTTP 429, too many certificates (urn:ietf:params:acme:error:rateLimited)");
-    outcome
-        .says("\nhint: the CA asks to come back after ")
-        .says(" GMT\n");
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 429, too many certificates (urn:ietf:params:acme:error:rateLimited)
+hint: the CA asks to come back after [TIME]
+
+"#]]);
     assert_eq!(setup.ca.count("newOrder"), 1);
 }
 
 #[test]
 fn retry_after_beyond_the_deadline_is_an_error() {
-    for resource in ["challenge", "finalize"] {
-        let busy = |reply: &mut Reply, _| {
-            reply.problem(503, "serverInternal", "come back later");
-            reply.header("Retry-After", "3600");
-        };
-        let setup = Setup::with_fake_ca(|ca| ca.tamper(resource, busy));
-        setup
-            .fails_with("HTTP 503, come back later")
-            .says("\nhint: the CA asks to come back after ");
-    }
+    let busy = |reply: &mut Reply, _| {
+        reply.problem(503, "serverInternal", "come back later");
+        reply.header("Retry-After", "3600");
+    };
+    // The challenges are posted side by side. The first refusal ends the run, so not all of them may be listed.
+    Setup::with_fake_ca(|ca| ca.tamper("challenge", busy)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test[..]: HTTP 503, come back later (urn:ietf:params:acme:error:serverInternal)
+  a.test: HTTP 503, come back later (urn:ietf:params:acme:error:serverInternal)
+...
+hint: the CA asks to come back after [TIME]
+
+"#]]);
+    Setup::with_fake_ca(|ca| ca.tamper("finalize", busy)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize/1: HTTP 503, come back later (urn:ietf:params:acme:error:serverInternal)
+hint: the CA asks to come back after [TIME]
+
+"#]]);
 }
 
 #[test]
@@ -111,6 +292,7 @@ fn retry_after_is_obeyed_between_polls() {
             reply.header("Retry-After", "2");
         }
     };
+    // The CA notes a violation if the order is polled sooner.
     let setup = Setup::with_fake_ca(|ca| {
         ca.tamper("order", asked)
             .tamper("finalize", |reply, _| reply.header("Retry-After", "2"))
@@ -119,142 +301,342 @@ fn retry_after_is_obeyed_between_polls() {
 }
 
 #[test]
-fn endless_replies_are_cut_off() {
-    let flood = Wire::Endless(vec![b' '; 1 << 16], Duration::ZERO);
-    let setup_1 = Setup::with_fake_ca(|ca| {
-        ca.tamper("directory", move |reply, _| reply.wire = flood.clone())
-    });
-    setup_1.fails_with("the response body is larger than request limit: 1048576");
-    let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
-    let setup_2 =
-        Setup::with_fake_ca(|ca| ca.tamper("directory", move |reply, _| reply.wire = drip.clone()));
-    setup_2
-        .fails_within("3", "no answer in time")
-        .says("hint: no time was left (--timeout) for another try");
-    let setup_3 =
-        Setup::with_fake_ca(|ca| ca.tamper("directory", |reply, _| reply.wire = Wire::Hang));
-    setup_3.fails_within("3", "no answer in time");
-}
-
-#[test]
-fn reply_that_is_cut_off_is_asked_for_again() {
-    let half = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\": \"re".to_vec();
-    for raw in [
-        half,
-        b"HTTP/1.1 200 OK\r\nTransf".to_vec(),
-        b"gar\xffbage\r\n\r\n".to_vec(),
+fn nonsense_in_retry_after_is_ignored() {
+    for value in [
+        "-1",
+        "soon",
+        "",
+        "1e3",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "0",
     ] {
-        let tamper = move |reply: &mut Reply, count| {
-            if count == 0 {
-                reply.wire = Wire::Raw(raw.clone());
+        let answer_nonsense = move |reply: &mut Reply, count| {
+            reply.header("Retry-After", value);
+            if count < 2 {
+                reply.edit(|order| order["status"] = json!("pending"));
             }
         };
-        let setup = Setup::with_fake_ca(|ca| ca.tamper("order", tamper));
-        setup.issues().says("; trying again in ");
+        Setup::with_fake_ca(|ca| ca.tamper("order", answer_nonsense))
+            .issues()
+            .issued();
     }
 }
 
 #[test]
+fn retry_after_between_polls_is_at_most_a_minute() {
+    let ask_for_years = |reply: &mut Reply, _| {
+        reply.header("Retry-After", "1000000000");
+        reply.edit(|order| order["status"] = json!("pending"));
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("order", ask_for_years));
+    setup
+        .fails_within(
+            "20",
+            ": to look again in 60 s is too late for --timeout, in ",
+        )
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+Waiting for the CA to verify a.test, b.test, c.test, [SECONDS] s so far...
+error: order https://localhost:[PORT]/order/1: waiting for the CA to verify a.test, b.test, c.test: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+
+"#]]);
+}
+
+#[test]
+fn flood_is_cut_off() {
+    let flood = Wire::Endless(vec![b' '; 1 << 16], Duration::ZERO);
+    with_first_reply("directory", flood).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: the response body is larger than request limit: 1048576
+
+"#]]);
+}
+
+#[test]
+fn flood_takes_no_memory() {
+    let setup = with_first_reply(
+        "certificate",
+        Wire::Endless(vec![b'x'; 1 << 16], Duration::ZERO),
+    );
+    // Reads the kernel's record of the peak until the process has ended.
+    let script = "\"$0\" \"$@\" & pid=$!; while m=$(grep VmHWM /proc/$pid/status 2>/dev/null); do [ -z \"$m\" ] || last=$m; done; wait $pid; status=$?; echo \"$last\" >peak; exit $status";
+    let run = setup.getcrt_by("sh", &["-c", script]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/certificate/1: the response body is larger than request limit: 1048576
+
+"#]]);
+    let peak = text(&setup.path("peak"));
+    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 32 << 10, "{peak}");
+}
+
+#[test]
+fn reply_that_drips_without_end_is_given_up() {
+    let drip = Wire::Endless(b" ".to_vec(), Duration::from_secs(1));
+    let setup = with_first_reply("directory", drip);
+    setup.run_fails(
+        setup.getcrt().args(&["--timeout", "3"]),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: no answer in time
+hint: no time was left (--timeout) for another try
+
+"#]],
+    );
+}
+
+#[test]
+fn ca_that_hangs_is_given_up() {
+    let setup = with_first_reply("directory", Wire::Hang);
+    setup.run_fails(
+        setup.getcrt().args(&["--timeout", "3"]),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: no answer in time
+hint: no time was left (--timeout) for another try
+
+"#]],
+    );
+}
+
+#[test]
+fn reply_that_is_cut_off_is_asked_for_again() {
+    let survives = |reply: &[u8], stderr: Inline| {
+        let setup = with_first_reply("order", Wire::Raw(reply.to_vec()));
+        setup.issues().stderr_is(stderr);
+    };
+    survives(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\": \"re",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: https://localhost:[PORT]/order/1: the connection failed: Peer disconnected; trying again in [SECONDS] s
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]],
+    );
+    survives(
+        b"HTTP/1.1 200 OK\r\nTransf",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: https://localhost:[PORT]/order/1: the connection failed: Peer disconnected; trying again in [SECONDS] s
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]],
+    );
+    survives(
+        b"gar\xffbage\r\n\r\n",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: https://localhost:[PORT]/order/1: protocol: http parse fail: invalid HTTP version; trying again in [SECONDS] s
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]],
+    );
+}
+
+#[test]
 fn untrusted_https_is_refused() {
-    let refused = |setup: Setup<FakeCa>, told: &str, hint: &str| {
-        let outcome = setup.fails_with("cannot use the directory: https://localhost:");
-        outcome
-            .says(": its TLS certificate is refused: ")
-            .says(told)
-            .says(hint);
+    let refuses = |setup: Setup<FakeCa>, stderr: Inline| {
+        setup.fails(stderr);
         assert_eq!(setup.ca.requests(), [""; 0]);
     };
-    let clock = "hint: is the clock of this machine right?";
-    refused(
+    refuses(
         Setup::with_fake_ca(|ca| ca.tls(|leaf| leaf.hours = (-48, -24))),
-        "certificate has expired",
-        clock,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: its TLS certificate is refused: certificate has expired
+hint: is the clock of this machine right?
+
+"#]],
     );
-    refused(
+    refuses(
         Setup::with_fake_ca(|ca| ca.tls(|leaf| leaf.hours = (24, 48))),
-        "certificate is not yet valid",
-        clock,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: its TLS certificate is refused: certificate is not yet valid
+hint: is the clock of this machine right?
+
+"#]],
     );
-    refused(
+    refuses(
         Setup::with_fake_ca(|ca| ca.tls(|leaf| leaf.names = vec!["other.test".to_owned()])),
-        "hostname mismatch",
-        "",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: its TLS certificate is refused: hostname mismatch
+
+"#]],
     );
-    let foreign = Setup::with_fake_ca(|ca| ca);
-    fs::write(
-        foreign.path("ca.pem"),
-        Issuer::called("Another CA").certificate.to_pem().unwrap(),
-    )
-    .unwrap();
-    refused(
-        foreign,
-        "",
-        "hint: for a private CA, name its root with --ca-bundle; else install ca-certificates",
+    let of_another_ca = Setup::with_fake_ca(|ca| ca);
+    let other_root = Issuer::called("Another CA").certificate.to_pem().unwrap();
+    fs::write(of_another_ca.path("ca.pem"), other_root).unwrap();
+    refuses(
+        of_another_ca,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: its TLS certificate is refused: unable to get local issuer certificate
+hint: for a private CA, name its root with --ca-bundle; else install ca-certificates
+
+"#]],
     );
 }
 
 #[test]
 fn self_signed_https_is_refused() {
     let setup = Setup::with_fake_ca(|ca| ca);
-    let directory = setup.directory();
-    let certificate = self_signed(directory, "/CN=localhost", &["localhost"], "2");
-    let (port, key) = (free_port(), directory.join("self.key"));
-    let mut server = std::process::Command::new("openssl");
+    let certificate = self_signed(setup.directory(), "/CN=localhost", &["localhost"], "2");
+    let port = free_port();
+    let mut server = Command::new("openssl");
     server
-        .args([
-            "s_server",
-            "-quiet",
-            "-www",
-            "-accept",
-            &port.to_string(),
-            "-cert",
-        ])
+        .args(["s_server", "-quiet", "-www"])
+        .args(["-accept", &port.to_string()])
+        .arg("-cert")
         .arg(certificate)
         .arg("-key")
-        .arg(key);
-    server
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null());
+        .arg(setup.path("self.key"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let _server = Server(server.spawn().unwrap());
     await_port(port);
-    let outcome = setup
-        .getcrt()
-        .args(&["--directory-url", &format!("https://localhost:{port}/")])
-        .outcome();
-    outcome.failed("its TLS certificate is refused: self-signed certificate");
-    outcome.says(
-        "hint: for a private CA, name its root with --ca-bundle; else install ca-certificates",
-    );
+    let url = format!("https://localhost:{port}/");
+    setup.run_fails(setup.getcrt().args(&["--directory-url", &url]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/: its TLS certificate is refused: self-signed certificate
+hint: for a private CA, name its root with --ca-bundle; else install ca-certificates
+
+"#]]);
 }
 
 #[test]
 fn http_at_the_https_port_is_recognized() {
     let setup = Setup::with_fake_ca(|ca| ca);
     let url = format!("https://localhost:{}/directory", setup.web.port);
-    let outcome = setup.getcrt().args(&["--directory-url", &url]).outcome();
-    outcome
-        .failed(": no TLS with it: wrong version number")
-        .says("hint: is this the port where it speaks https?");
+    setup.run_fails(setup.getcrt().args(&["--directory-url", &url]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: no TLS with it: wrong version number
+hint: is this the port where it speaks https?
+
+"#]]);
 }
 
 #[test]
-fn closed_connections_and_lower_case_headers_are_fine() {
-    let every = [
-        "directory",
-        "newNonce",
-        "newAccount",
-        "newOrder",
-        "authorization",
-        "challenge",
-        "order",
-        "finalize",
-        "certificate",
-    ];
-    let closing = every.iter().fold(FakeCa::honest(), |ca, resource| {
+fn connections_that_close_after_each_reply_are_fine() {
+    let closing = RESOURCES.iter().fold(FakeCa::honest(), |ca, resource| {
         ca.tamper(resource, |reply, _| reply.wire = Wire::Closing)
     });
-    let lower = |reply: &mut Reply, _| {
+    Setup::with_fake_ca(|_| closing).issues().issued();
+}
+
+#[test]
+fn header_names_in_any_case_are_fine() {
+    let change_case = |reply: &mut Reply, _| {
         for (name, _) in &mut reply.headers {
             *name = match *name {
                 "Replay-Nonce" => "replay-nonce",
@@ -264,58 +646,10 @@ fn closed_connections_and_lower_case_headers_are_fine() {
             };
         }
     };
-    let both = every
-        .iter()
-        .fold(closing, |ca, resource| ca.tamper(resource, lower));
-    Setup::with_fake_ca(|_| both).issues().issued();
-}
-
-#[test]
-fn nonsense_in_retry_after_is_bounded() {
-    for value in [
-        "-1",
-        "soon",
-        "",
-        "1e3",
-        "Sun, 06 Nov 1994 08:49:37 GMT",
-        "0",
-    ] {
-        let tamper = move |reply: &mut Reply, count| {
-            reply.header("Retry-After", value);
-            if count < 2 {
-                reply.edit(|order| order["status"] = json!("pending"));
-            }
-        };
-        Setup::with_fake_ca(|ca| ca.tamper("order", tamper))
-            .issues()
-            .issued();
-    }
-    let tamper = |reply: &mut Reply, _| {
-        reply.header("Retry-After", "1000000000");
-        reply.edit(|order| order["status"] = json!("pending"));
-    };
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("order", tamper));
-    setup.fails_within(
-        "20",
-        "waiting for the CA to verify a.test, b.test, c.test: to look again in 60 s is too late for --timeout, in ",
-    );
-}
-
-#[test]
-fn flood_takes_no_memory() {
-    let flood = Wire::Endless(vec![b'x'; 1 << 16], Duration::ZERO);
-    let setup = Setup::with_fake_ca(|ca| {
-        ca.tamper("certificate", move |reply, _| reply.wire = flood.clone())
+    let changed = RESOURCES.iter().fold(FakeCa::honest(), |ca, resource| {
+        ca.tamper(resource, change_case)
     });
-    // Its own report of its memory, as it is at the end.
-    let script = "\"$0\" \"$@\" & pid=$!; while m=$(grep VmHWM /proc/$pid/status 2>/dev/null); do [ -z \"$m\" ] || last=$m; done; wait $pid; status=$?; echo \"$last\" >peak; exit $status";
-    let outcome = setup
-        .with_options(Run::of("sh").args(&["-c", script, GETCRT]))
-        .outcome();
-    outcome.failed("larger than request limit: 1048576");
-    let peak = text(&setup.path("peak"));
-    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 32 << 10, "{peak}");
+    Setup::with_fake_ca(|_| changed).issues().issued();
 }
 
 #[test]
@@ -334,10 +668,14 @@ fn proxy_without_tunnels_is_an_error() {
     let setup = Setup::with_fake_ca(|ca| ca);
     // The web server knows no CONNECT.
     let proxy = format!("http://127.0.0.1:{}", setup.web.port);
-    let outcome = setup.getcrt().env("HTTPS_PROXY", proxy).outcome();
-    outcome
-        .failed("cannot use the directory: https://localhost:")
-        .says(": CONNECT proxy failed: ");
+    setup.run_fails(setup.getcrt().env("HTTPS_PROXY", proxy), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: CONNECT proxy failed: proxy server responded 404/404
+
+"#]]);
 }
 
 /// Somebody has added a root to the bundle by hand; OpenSSL's hashed directory lacks it.

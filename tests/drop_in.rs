@@ -118,7 +118,7 @@ impl Comparison {
     #[track_caller]
     fn compare_scripts(&self, script: impl Fn(&str) -> String, expected: Inline) {
         let acme_tiny = self.behaviour("acme-tiny.key", &script("acme-tiny"));
-        let getcrt = self.behaviour("getcrt.key", &script(GETCRT));
+        let getcrt = self.behaviour("getcrt.key", &script(&getcrt_for_a_shell()));
         let mut differences = String::new();
         for change in TextDiff::from_lines(&acme_tiny, &getcrt).iter_all_changes() {
             let sign = match change.tag() {
@@ -174,9 +174,7 @@ fn is_wanted(difference: &str) -> bool {
         Some(start) => difference.starts_with(start),
         None => difference == *pattern,
     };
-    WANTED
-        .iter()
-        .any(|(_, patterns)| patterns.iter().any(fits))
+    WANTED.iter().any(|(_, patterns)| patterns.iter().any(fits))
 }
 
 /// The lines of stderr, without what differs from run to run. Of Python's traceback only the beginning counts.
@@ -258,7 +256,7 @@ fn known_account() {
         return;
     };
     for account_key in ["acme-tiny.key", "getcrt.key"] {
-        both.behaviour(account_key, &both.with_options(GETCRT, ""));
+        both.behaviour(account_key, &both.with_options(&getcrt_for_a_shell(), ""));
     }
     both.compare(
         "",
@@ -438,7 +436,7 @@ fn reused_authorizations() {
         return;
     };
     for account_key in ["acme-tiny.key", "getcrt.key"] {
-        both.behaviour(account_key, &both.with_options(GETCRT, ""));
+        both.behaviour(account_key, &both.with_options(&getcrt_for_a_shell(), ""));
     }
     both.compare(
         "",

@@ -29,14 +29,16 @@ fn run(setup: &Setup<Pebble>, script: &str) -> Outcome {
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(setup.path("tls")).unwrap();
     let options = format!(
-        "--directory-url {} --check-port {} --ca-bundle {}",
+        "--directory-url {} --check-port {} --ca-bundle ca.pem",
         setup.ca.directory_url(),
-        setup.web.port,
-        https().root.display()
+        setup.web.port
     );
     fs::write(
         bin.join("getcrt"),
-        format!("#!/bin/sh\nexec {GETCRT} \"$@\" {options}\n"),
+        format!(
+            "#!/bin/sh\nexec {} \"$@\" {options}\n",
+            getcrt_for_a_shell()
+        ),
     )
     .unwrap();
     set_mode(&bin.join("getcrt"), 0o755);
@@ -155,7 +157,7 @@ fn systemd_understands_the_units() {
         let content = fs::read_to_string(format!("examples/{unit}")).unwrap();
         fs::write(
             setup.path(unit),
-            content.replace("=getcrt ", &format!("={GETCRT} ")),
+            content.replace("=getcrt ", &format!("=\"{GETCRT}\" ")),
         )
         .unwrap();
         analyze.arg(setup.path(unit));

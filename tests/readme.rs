@@ -106,10 +106,9 @@ fn the_transcript_is_what_one_sees() {
 fn shell(setup: &Setup<Pebble>, arguments: &str) -> Outcome {
     let arguments = arguments.replace("/var/www/acme-challenge/", "acme/");
     let run = Run::of("sh").args(&["-c"]).arg(format!(
-        "{} --directory-url {} --ca-bundle {} --check-port {} {arguments}",
-        GETCRT,
+        "{} --directory-url {} --ca-bundle ca.pem --check-port {} {arguments}",
+        getcrt_for_a_shell(),
         setup.ca.directory_url(),
-        https().root.display(),
         setup.web.port,
     ));
     let mut run = setup.here(run);

@@ -57,13 +57,8 @@ fn hostile_words_are_made_printable() {
             reply.replace(403, &body.to_string());
         })
     });
-    // In the snapshot, a backslash appears as a slash.
-    let outcome = setup.fails_with(
-        r"HTTP 403, no\u{1b}[31m red\r\nerror: fake\u{202e}txet\0 (urn:ietf:params:acme:error:rejectedIdentifier)",
-    );
-    outcome
-        .says("\n  b.test: bad \\u{7}name (urn:x:malformed)\n  c\\n.test: worse\\u{2066} name (urn:x:caa)\n")
-        .stderr_is(str![[r#"
+    setup
+        .fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -73,9 +68,9 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no/u{1b}[31m red/r/nerror: fake/u{202e}txet/0 (urn:ietf:params:acme:error:rejectedIdentifier)
-  b.test: bad /u{7}name (urn:x:malformed)
-  c/n.test: worse/u{2066} name (urn:x:caa)
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no\u{1b}[31m red\r\nerror: fake\u{202e}txet\0 (urn:ietf:params:acme:error:rejectedIdentifier)
+  b.test: bad \u{7}name (urn:x:malformed)
+  c\n.test: worse\u{2066} name (urn:x:caa)
 
 "#]]);
 }
@@ -215,10 +210,8 @@ fn unprintable_error_is_made_printable() {
     let setup = Setup::with_fake_ca(|ca| {
         ca.tamper("newOrder", |reply, _| reply.replace(400, "\u{0}\u{1}"))
     });
-    // In the snapshot, a backslash appears as a slash.
     setup
-        .fails_with(r"HTTP 400, a reply that begins `\0\u{1}`")
-        .stderr_is(str![[r#"
+        .fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -228,7 +221,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, a reply that begins `/0/u{1}`
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, a reply that begins `\0\u{1}`
 
 "#]]);
 }

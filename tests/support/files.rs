@@ -14,15 +14,17 @@ use super::is_root;
 
 /// A directory of the test's own.
 ///
-/// The web servers that root starts become other users. So it is not below the project, nor, if root runs the
-/// tests, below a `TMPDIR` that only root can enter.
+/// The web servers that root starts become other users, and their configurations do not quote paths. So if `TMPDIR`
+/// is for root alone, or has a space in its path, this directory is in `/tmp` instead.
 pub fn directory() -> TempDir {
-    let parent = env::temp_dir().canonicalize().unwrap();
+    let tmpdir = env::temp_dir().canonicalize().unwrap();
     let is_private = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o1 == 0;
-    let parent = if is_root() && parent.ancestors().any(is_private) {
-        PathBuf::from("/tmp")
+    let is_for_root_alone = is_root() && tmpdir.ancestors().any(is_private);
+    let has_space = tmpdir.to_string_lossy().contains(char::is_whitespace);
+    let parent = if is_for_root_alone || has_space {
+        Path::new("/tmp")
     } else {
-        parent
+        &tmpdir
     };
     let directory = tempfile::Builder::new()
         .prefix("getcrt-test-")

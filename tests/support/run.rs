@@ -16,6 +16,11 @@ use super::{PATIENCE, is_root, kill, snapshot};
 /// The program under test.
 pub const GETCRT: &str = env!("CARGO_BIN_EXE_getcrt");
 
+/// The program under test as a word of a shell's command line.
+pub fn getcrt_for_a_shell() -> String {
+    format!("'{GETCRT}'")
+}
+
 /// A run of getcrt in the making.
 pub struct Run {
     pub command: Command,

@@ -6,78 +6,175 @@ use crate::support::prelude::*;
 
 /// What the web server answers to getcrt; the CA's validator gets the file.
 pub fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
-    move |request, _| {
-        request
-            .user_agent
-            .starts_with("getcrt/")
-            .then(|| reply.clone())
-    }
+    move |request, _| is_from_getcrt(request).then(|| reply.clone())
+}
+
+fn is_from_getcrt(request: &Request) -> bool {
+    request.user_agent.starts_with("getcrt/")
+}
+
+/// A user whose web server answers getcrt with this.
+fn answering(reply: Vec<u8>) -> Setup<FakeCa> {
+    Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(reply))
+}
+
+/// A user whose web server redirects getcrt to where `target` says, if it says anything; the CA's validator gets
+/// the file.
+fn redirecting(
+    status: &'static str,
+    target: impl Fn(&Request) -> Option<String> + Send + Sync + 'static,
+) -> Setup<FakeCa> {
+    let redirect = move |request: &Request, _| {
+        let head = format!("{status}\r\nLocation: {}", target(request)?);
+        is_from_getcrt(request).then(|| response(&head, b""))
+    };
+    Setup::with_fake_ca_and_web(|ca| ca, redirect)
 }
 
 #[test]
-fn wrong_answers_end_the_run() {
-    let wrong = |reply: Vec<u8>, told: &str, hint: &str| {
-        let setup = Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(reply));
-        let outcome = setup.fails_with("local check: a.test: Wrote file to acme/tOkEn-");
-        outcome
-            .says(", but couldn't download http://a.test:")
-            .says(told)
-            .says("(--disable-check leaves this to the CA)\n");
-        outcome
-            .says("\n  a.test: Wrote file to ")
-            .says("\n  b.test: Wrote file to ")
-            .says("\n  c.test: Wrote file to ");
-        outcome
-            .check(hint, outcome.stderr.contains("\nhint: ") != hint.is_empty())
-            .says(hint);
-        assert_eq!(setup.ca.count("challenge"), 0);
-    };
-    wrong(
-        response("403 Forbidden", b"no"),
-        "127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`",
-        "hint: the web server may not read",
-    );
-    wrong(
-        response("404 Not Found", b""),
-        "HTTP 404 with the body ``",
-        "hint: the web server serves another directory",
-    );
-    wrong(
-        response("200 OK", b"<html>\x1b[31mwelcome"),
-        "HTTP 200 with the body `<html>\\u{1b}[31mwelcome`",
-        "hint: something else than the web server",
-    );
-    wrong(
-        response("500 Oops", b"oops"),
-        "HTTP 500 with the body `oops`",
-        "",
-    );
+fn forbidden_file_is_an_error() {
+    let setup = answering(response("403 Forbidden", b"no"));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
+hint: the web server may not read the file: look at its directories' permissions
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
+}
+
+#[test]
+fn missing_file_is_an_error() {
+    let setup = answering(response("404 Not Found", b""));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
+}
+
+#[test]
+fn internal_error_of_the_web_server_is_an_error() {
+    let setup = answering(response("500 Oops", b"oops"));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
+}
+
+#[test]
+fn another_page_is_an_error() {
+    let setup = answering(response("200 OK", b"<html>\x1b[31mwelcome"));
+    // The snapshot cannot tell a backslash from a slash.
+    let outcome = setup.fails_with(r"the body `<html>\u{1b}[31mwelcome`");
+    outcome.stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
+hint: something else than the web server of --acme-dir answers for this name
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
 }
 
 #[test]
 fn addition_to_the_file_is_recognized() {
     let add = |request: &Request, _| {
-        Some(response(
-            "200 OK",
-            &[&request.file.as_ref()?.0[..], b"!"].concat(),
-        ))
+        let (file, _) = request.file.as_ref()?;
+        Some(response("200 OK", &[file, &b"!"[..]].concat()))
     };
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, add);
-    setup
-        .fails_with("HTTP 200 with the body `tOkEn-")
-        .says("hint: the web server adds something to what is in the file");
+    Setup::with_fake_ca_and_web(|ca| ca, add).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]0.[..]` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]0.[..]`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]1.[..]`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]2.[..]`
+hint: the web server adds something to what is in the file
+
+"#]]);
 }
 
 #[test]
 fn white_space_at_the_end_is_ignored() {
     let add = |request: &Request, _| {
-        let is_ours = request.user_agent.starts_with("getcrt/");
-        is_ours.then(|| {
-            response(
-                "200 OK",
-                &[&request.file.as_ref().unwrap().0[..], b" \r\n"].concat(),
-            )
-        })
+        let (file, _) = request.file.as_ref()?;
+        let with_space = || response("200 OK", &[file, &b" \r\n"[..]].concat());
+        is_from_getcrt(request).then(with_space)
     };
     Setup::with_fake_ca_and_web(|ca| ca, add).issues().issued();
 }
@@ -99,70 +196,201 @@ fn starting_web_server_is_asked_again() {
 /// The answer is what the user needs to hear, not that the time is over.
 #[test]
 fn deadline_does_not_hide_the_web_servers_answer() {
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(response("503 Not yet", b"soon")));
-    setup
-        .fails_within("4", "local check: a.test: Wrote file to acme/tOkEn-")
-        .says("HTTP 503 with the body `soon`");
+    let setup = answering(response("503 Not yet", b"soon"));
+    let run = setup.getcrt().args(&["--timeout", "4"]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
+
+"#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
 }
 
 #[test]
 fn unclear_answers_are_warnings() {
-    let leave = |reply: Vec<u8>, told: &str| {
-        let setup = Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(reply));
-        let outcome = setup.issues();
-        outcome
-            .says("warning: local check: Wrote file to acme/tOkEn-")
-            .says(told)
-            .says("the CA decides");
-    };
-    leave(
-        response("303 See\r\nLocation: /x", b""),
-        "HTTP 303 to /x: validators do not follow HTTP 303",
-    );
-    leave(
-        response("301 Moved\r\nLocation: http://a.test:8080/x", b""),
-        "validators go to the ports 80 and 443 only",
-    );
-    leave(
-        response("302 Moved\r\nLocation: ftp://a.test/x", b""),
-        "HTTP 302 to ftp://a.test/x: ",
-    );
-    leave(
-        Vec::new(),
-        "127.0.0.1 (private: the CA may reach another server): ",
-    );
+    let setup = answering(response("303 See\r\nLocation: /x", b""));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    let setup = answering(response("301 Moved\r\nLocation: http://a.test:8080/x", b""));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    let setup = answering(response("302 Moved\r\nLocation: ftp://a.test/x", b""));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    // The connection is closed without an answer.
+    let setup = answering(Vec::new());
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
 }
 
 #[test]
 fn redirect_to_https_where_http_is_spoken_is_a_warning() {
-    let to_https = |request: &Request, _| {
-        let to = format!("302 Found\r\nLocation: https://{}/x", request.host);
-        request
-            .user_agent
-            .starts_with("getcrt/")
-            .then(|| response(&to, b""))
-    };
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, to_https);
-    setup
-        .issues()
-        .says("/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides");
+    let setup = redirecting("302 Found", |request| {
+        Some(format!("https://{}/x", request.host))
+    });
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
 }
 
 #[test]
 fn endless_redirects_are_a_warning() {
-    let circle = |request: &Request, _| {
-        let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
-        let to = format!("302 Found\r\nLocation: /.well-known/acme-challenge/{token}");
-        request
-            .user_agent
-            .starts_with("getcrt/")
-            .then(|| response(&to, b""))
-    };
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, circle);
-    setup
-        .issues()
-        .says("validators follow 10 redirects and no more");
+    let setup = redirecting("302 Found", |request| Some(request.path.clone()));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    // For each name, the first request and ten redirects; then the CA's own requests.
     assert_eq!(setup.web.requests().len(), 3 * 11 + 3);
 }
 
@@ -171,58 +399,137 @@ fn stale_aaaa_record_is_recognized() {
     if is_skipped_without_ipv6("a stale AAAA record") {
         return;
     }
-    // The web server is at IPv4 alone, then at IPv6 too, where it is another one.
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(response("404 Not Found", b"lost")));
-    let hosts: String = NAMES
-        .iter()
-        .map(|name| format!("::1 {name}\n127.0.0.1 {name}\n"))
-        .collect();
-    fs::write(setup.path("hosts"), hosts).unwrap();
-    let outcome = setup.fails_with(
-        "IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`",
-    );
-    outcome.says("::1 (private: the CA may reach another server): IPv6 comes before IPv4");
+    let setup = answering(response("404 Not Found", b"lost"));
+    let both = |name| format!("::1 {name}\n127.0.0.1 {name}\n");
+    fs::write(setup.path("hosts"), NAMES.map(both).concat()).unwrap();
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
 }
 
 #[test]
 fn redirect_without_a_slash_is_recognized() {
-    let lost = |request: &Request, _| {
-        let to = format!(
-            "301 Moved\r\nLocation: http://a.test{}",
-            request.path.strip_prefix('/')?
-        );
-        request
-            .user_agent
-            .starts_with("getcrt/")
-            .then(|| response(&to, b""))
-    };
-    Setup::with_fake_ca_and_web(|ca| ca, lost)
-        .issues()
-        .says("HTTP 301 to http://a.test.well-known/acme-challenge/")
-        .says("the redirect has lost the `/` after the host's name");
+    let setup = redirecting("301 Moved", |request| {
+        let path = request.path.strip_prefix('/')?;
+        Some(format!("http://a.test{path}"))
+    });
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]0: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]1: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]2: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
 }
 
+/// It is followed to a path that this web server does not know, which is a plain wrong answer.
 #[test]
 fn redirect_to_another_path_is_shown() {
-    for form in ["/else/", "//HOST/else/", "http://HOST/else/"] {
-        let redirect = move |request: &Request, _| {
+    let redirecting_to = |form: &'static str| {
+        redirecting("302 Found", move |request| {
             let token = request.path.strip_prefix("/.well-known/acme-challenge/")?;
-            let host = request.host.clone();
-            let to = format!(
-                "302 Found\r\nLocation: {}{token}",
-                form.replace("HOST", &host)
-            );
-            request
-                .user_agent
-                .starts_with("getcrt/")
-                .then(|| response(&to, b""))
-        };
-        let setup = Setup::with_fake_ca_and_web(|ca| ca, redirect);
-        // Followed to a path that this server does not know, which is a plain wrong answer.
-        setup
-            .fails_with(": HTTP 404 with the body `no such file`")
-            .says("HTTP 302 to ");
-    }
+            Some(form.replace("HOST", &request.host) + token)
+        })
+    };
+    redirecting_to("/else/").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+    redirecting_to("//HOST/else/").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //b.test:[PORT]/else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //c.test:[PORT]/else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+    redirecting_to("http://HOST/else/").fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://b.test:[PORT]/else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://c.test:[PORT]/else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
 }
 
 #[test]
@@ -230,19 +537,58 @@ fn stopped_web_server_is_a_warning() {
     let setup = Setup::with_fake_ca(|ca| ca);
     let port = free_port().to_string();
     let outcome = setup.getcrt().args(&["--check-port", &port]).outcome();
-    outcome.exits(0).says(
-        ": 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused",
-    );
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    setup.nothing_is_left(&outcome);
 }
 
 #[test]
 fn public_address_has_no_remark() {
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, to_getcrt(response("404 Not Found", b"lost")));
+    let setup = answering(response("404 Not Found", b"lost"));
     // It is no private address, and leads to this machine.
-    let hosts: String = NAMES
-        .iter()
-        .map(|name| format!("0.0.0.0 {name}\n"))
-        .collect();
-    fs::write(setup.path("hosts"), hosts).unwrap();
-    setup.fails_with(": 0.0.0.0: HTTP 404 with the body `lost`");
+    setup.resolve_to("0.0.0.0", &NAMES);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 0.0.0.0: HTTP 404 with the body `lost`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 0.0.0.0: HTTP 404 with the body `lost`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
 }

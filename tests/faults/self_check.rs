@@ -114,9 +114,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
 #[test]
 fn another_page_is_an_error() {
     let setup = answering(response("200 OK", b"<html>\x1b[31mwelcome"));
-    // The snapshot cannot tell a backslash from a slash.
-    let outcome = setup.fails_with(r"the body `<html>\u{1b}[31mwelcome`");
-    outcome.stderr_is(str![[r#"
+    setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -130,10 +128,10 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>[..]u{1b}[31mwelcome`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
 hint: something else than the web server of --acme-dir answers for this name
 
 "#]]);

@@ -8,100 +8,152 @@ use crate::support::prelude::*;
 /// A key of an account elsewhere, as CAs hand them out.
 const HMAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
 
-#[test]
-fn an_account_is_bound_once_and_the_key_is_needed_no_more() {
+/// A CA that wants accounts to be bound to `kid-1`, and the key for that in `eab.key`.
+fn with_external_account() -> Setup<Pebble> {
     let setup = Setup::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
-    let key = setup.path("eab.key");
-    fs::write(&key, format!("{HMAC_KEY}==\n")).unwrap();
-    let getcrt = || {
-        setup.getcrt().args(&[
-            "--eab-kid",
-            "kid-1",
-            "--eab-hmac-key",
-            key.to_str().unwrap(),
-        ])
-    };
-    let outcome = getcrt().args(&["-v", "--contact", "me@a.test"]).outcome();
+    fs::write(setup.path("eab.key"), HMAC_KEY).unwrap();
+    setup
+}
+
+/// The options that bind an account to `kid-1`.
+const BINDING: [&str; 4] = ["--eab-kid", "kid-1", "--eab-hmac-key", "eab.key"];
+
+#[test]
+fn account_is_bound_once_and_the_key_is_not_needed_again() {
+    let setup = with_external_account();
+    let padded = format!("{HMAC_KEY}==\n");
+    fs::write(setup.path("eab.key"), padded).unwrap();
+    let run = setup.getcrt().args(&BINDING);
+    let outcome = run.args(&["-v", "--contact", "me@a.test"]).outcome();
     outcome
         .exits(0)
         .says("\nRegistered! Account ID: https://")
-        .says("\"onlyReturnExisting\": true");
-    outcome
+        .says("\"onlyReturnExisting\": true")
         .says("\"externalAccountBinding\": {")
         .says_not(HMAC_KEY)
         .says_not(&HMAC_KEY[..20]);
     setup.verify_pem(&outcome.stdout, &NAMES);
-    fs::remove_file(&key).unwrap();
-    getcrt()
-        .outcome()
+    fs::remove_file(setup.path("eab.key")).unwrap();
+    let outcome = setup.getcrt().args(&BINDING).outcome();
+    outcome
         .issued()
         .says("\nAlready registered! Account ID: https://");
-    // Without the pair, too: the account is known.
+    // The account is known, so the options are not needed either.
     setup.getcrt().outcome().issued();
 }
 
 #[test]
-fn a_key_from_a_pipe() {
-    let setup = Setup::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
-    let key = setup.path("eab.key");
-    fs::write(&key, HMAC_KEY).unwrap();
-    let mut run = setup
-        .getcrt()
-        .args(&["--eab-kid", "kid-1", "--eab-hmac-key", "/dev/stdin"]);
-    run.command.stdin(fs::File::open(&key).unwrap());
+fn binding_key_may_come_from_a_pipe() {
+    let setup = with_external_account();
+    let run = setup.getcrt();
+    let mut run = run.args(&["--eab-kid", "kid-1", "--eab-hmac-key", "/dev/stdin"]);
+    run.command
+        .stdin(fs::File::open(setup.path("eab.key")).unwrap());
     setup.verify(&run.outcome(), &NAMES);
 }
 
 #[test]
-fn external_accounts_that_are_none() {
-    let setup = Setup::with_external_accounts(&format!(r#"{{"kid-1": "{HMAC_KEY}"}}"#));
-    let key = setup.path("eab.key");
-    let run = |kid: &str| {
-        setup
-            .getcrt()
-            .args(&["--eab-kid", kid, "--eab-hmac-key", key.to_str().unwrap()])
-            .outcome()
-    };
-    run("kid-1")
-        .failed("cannot register the account: Error loading ")
-        .says("eab.key: No such file or directory");
-    fs::write(&key, "not base64!").unwrap();
-    run("kid-1")
-        .failed("eab.key: no base64url key in it")
-        .says_not("not base64!");
-    fs::write(&key, HMAC_KEY).unwrap();
-    run("kid-2")
-        .failed("cannot register the account: https://")
-        .says("urn:ietf:params:acme:error:");
-    fs::write(&key, HMAC_KEY.replace('z', "y")).unwrap();
-    run("kid-1")
-        .failed("cannot register the account: https://")
-        .says_not(&HMAC_KEY[1..20]);
-    let without = setup.getcrt().outcome();
-    without.failed("urn:ietf:params:acme:error:externalAccountRequired");
-    without.says(
-        "\nhint: see the CA's website for an identifier and key for --eab-kid and --eab-hmac-key\n",
+fn unusable_binding_key_is_an_error() {
+    let setup = with_external_account();
+    fs::write(setup.path("eab.key"), "not base64!").unwrap();
+    setup.run_fails(
+        setup.getcrt().args(&BINDING),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: Error loading eab.key: no base64url key in it
+
+"#]],
     );
-    assert_eq!(listing(&setup.acme_dir()), [""; 0]);
+    fs::remove_file(setup.path("eab.key")).unwrap();
+    setup.run_fails(
+        setup.getcrt().args(&BINDING),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: Error loading eab.key: No such file or directory (os error 2)
+
+"#]],
+    );
 }
 
 #[test]
-fn the_cas_own_page_on_external_accounts() {
+fn binding_that_the_ca_refuses_is_an_error() {
+    let setup = with_external_account();
+    let unknown = ["--eab-kid", "kid-2", "--eab-hmac-key", "eab.key"];
+    setup.run_fails(setup.getcrt().args(&unknown), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: https://localhost:[PORT]/sign-me-up: HTTP 403, the field 'kid' references a key that is not known to the ACME server (urn:ietf:params:acme:error:unauthorized)
+
+"#]]);
+    let wrong = HMAC_KEY.replace('z', "y");
+    fs::write(setup.path("eab.key"), wrong).unwrap();
+    setup.run_fails(setup.getcrt().args(&BINDING), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: https://localhost:[PORT]/sign-me-up: HTTP 403, external account binding JWS verification error: [..] (urn:ietf:params:acme:error:unauthorized)
+
+"#]]);
+}
+
+#[test]
+fn missing_binding_is_an_error_with_a_hint() {
+    let setup = with_external_account();
+    setup.run_fails(setup.getcrt(), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: https://localhost:[PORT]/sign-me-up: HTTP 403, ACME server policy requires newAccount requests must include a value for the 'externalAccountBinding' field (urn:ietf:params:acme:error:externalAccountRequired)
+hint: see the CA's website for an identifier and key for --eab-kid and --eab-hmac-key
+
+"#]]);
+}
+
+#[test]
+fn hint_on_external_accounts_links_the_website_of_the_ca() {
     let setup = Setup::with_fake_ca(|ca| {
         let ca = ca.tamper("directory", |reply, _| {
-            reply.edit(|d| d["meta"]["website"] = json!("https://ca.test/eab"))
+            reply.edit(|directory| directory["meta"]["website"] = json!("https://ca.test/eab"))
         });
         ca.tamper("newAccount", |reply, _| {
             reply.problem(403, "externalAccountRequired", "who are you?")
         })
     });
-    setup
-        .fails_with("who are you? (")
-        .says("\nhint: see https://ca.test/eab for an identifier and key");
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+error: cannot register the account: https://localhost:[PORT]/new-account: HTTP 403, who are you? (urn:ietf:params:acme:error:externalAccountRequired)
+hint: see https://ca.test/eab for an identifier and key for --eab-kid and --eab-hmac-key
+
+"#]]);
 }
 
-/// Offers two profiles.
-fn offer(reply: &mut Reply, _: usize) {
+/// Offers three profiles, one of them without a description.
+fn offer_profiles(reply: &mut Reply, _: usize) {
     reply.edit(|directory| {
         directory["meta"]["profiles"] =
             json!({"classic": "90 days", "nameless": 7, "shortlived": "six\u{7} days"})
@@ -109,8 +161,8 @@ fn offer(reply: &mut Reply, _: usize) {
 }
 
 #[test]
-fn a_profile_that_is_offered() {
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("directory", offer));
+fn offered_profile_is_ordered() {
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("directory", offer_profiles));
     setup
         .getcrt()
         .args(&["--profile", "shortlived"])
@@ -122,17 +174,45 @@ fn a_profile_that_is_offered() {
 }
 
 #[test]
-fn profiles_that_are_not_offered() {
-    let others = Setup::with_fake_ca(|ca| ca.tamper("directory", offer));
-    let outcome = others.getcrt().args(&["--profile", "tlsserver"]).outcome();
-    outcome.failed("--profile tlsserver: the CA has others");
-    outcome.says("\n  --profile classic: 90 days\n  --profile nameless: no description\n  --profile shortlived: six\\u{7} days\n");
-    assert_eq!(others.ca.count("newAccount"), 0);
-    let none = Setup::with_fake_ca(|ca| ca);
-    none.getcrt()
-        .args(&["--profile", "classic"])
-        .outcome()
-        .failed("--profile classic: the CA has no profiles");
+fn profile_that_is_not_offered_is_an_error() {
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("directory", offer_profiles));
+    let outcome = setup.getcrt().args(&["--profile", "tlsserver"]).outcome();
+    outcome
+        .failed("--profile tlsserver: the CA has others")
+        .says("six\\u{7} days")
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+error: --profile tlsserver: the CA has others
+  --profile classic: 90 days
+  --profile nameless: no description
+  --profile shortlived: six[..]u{7} days
+
+"#]]);
+    setup.nothing_is_left(&outcome);
+    assert_eq!(setup.ca.count("newAccount"), 0);
+}
+
+#[test]
+fn profile_is_an_error_where_the_ca_has_none() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let run = setup.getcrt().args(&["--profile", "classic"]);
+    setup.run_fails(
+        run,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+error: --profile classic: the CA has no profiles
+
+"#]],
+    );
+    assert_eq!(setup.ca.count("newAccount"), 0);
 }
 
 #[test]
@@ -163,42 +243,85 @@ fn every_chain_can_be_chosen() {
         // Its last certificate was issued by that root and no other.
         openssl(&["verify", "-CAfile", root, "-untrusted", chain, chain]);
     }
-    let outcome = setup
-        .getcrt()
-        .args(&["--preferred-chain", "Nobody Root X9"])
-        .outcome();
-    outcome.exits(0).says("\nwarning: no chain of the CA's leads to `Nobody Root X9`; this one leads to `Pebble Root CA ");
-    setup.verify_pem(&outcome.stdout, &NAMES);
 }
 
 #[test]
-fn links_in_all_their_forms() {
-    let links = |reply: &mut Reply, count| {
+fn preferred_chain_that_is_not_offered_is_a_warning() {
+    let setup = Setup::with_pebble_and_variables(&[("PEBBLE_ALTERNATE_ROOTS", "2")]);
+    let run = setup
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"]);
+    let outcome = run.outcome();
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+warning: no chain of the CA's leads to `Nobody Root X9`; this one leads to `Pebble Root CA [ID]`
+Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Certificate signed!
+
+"#]]);
+    setup.verify_pem(&outcome.stdout, &NAMES);
+}
+
+/// One of the links is an alternate, in an unusual form, and nobody listens there.
+#[test]
+fn alternate_chain_that_cannot_be_fetched_is_a_warning() {
+    let link = |reply: &mut Reply, count| {
         if count == 0 {
             reply.header("Link", "<https://localhost:1/index>;rel=\"index\", </relative>; rel=alternate, <https://localhost:1/alternate>; title=\"x, y\" ; rel=Alternate");
         }
     };
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", links));
-    let outcome = setup
-        .getcrt()
-        .args(&["--preferred-chain", "Another CA", "--timeout", "6"])
-        .outcome();
-    // One link is an alternate, and nobody is at home there; the default chain is as good as ever.
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", link));
+    let preferring = |chain| setup.getcrt().args(&["--preferred-chain", chain]);
+    let outcome = preferring("Another CA").args(&["--timeout", "6"]).outcome();
     outcome
         .exits(0)
-        .says("warning: an alternate chain cannot be used: https://localhost:1/alternate: ");
-    outcome
         .says_not("localhost:1/index")
-        .says("warning: no chain of the CA's leads to `Another CA`; this one leads to `Fake CA`");
-    let chosen = setup
-        .getcrt()
-        .args(&["--preferred-chain", "Fake CA"])
-        .outcome();
-    chosen.issued();
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+...
+warning: an alternate chain cannot be used: https://localhost:1/alternate: the connection failed: Connection refused (os error 111)
+warning: no chain of the CA's leads to `Another CA`; this one leads to `Fake CA`
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    setup.nothing_is_left(&outcome);
+    // The default chain needs no alternate.
+    preferring("Fake CA").outcome().issued();
 }
 
 #[test]
-fn a_ca_that_wants_the_binding_even_to_be_asked() {
+fn binding_is_sent_where_the_ca_wants_it_even_to_look_up_the_account() {
     let setup = Setup::with_fake_ca(|ca| {
         ca.tamper("newAccount", |reply, count| {
             if count == 0 {
@@ -207,30 +330,48 @@ fn a_ca_that_wants_the_binding_even_to_be_asked() {
         })
     });
     fs::write(setup.path("eab.key"), HMAC_KEY).unwrap();
-    setup
-        .getcrt()
-        .args(&["--eab-kid", "kid-1", "--eab-hmac-key", "eab.key"])
-        .outcome()
-        .issued();
+    setup.getcrt().args(&BINDING).outcome().issued();
     assert!(setup.ca.payload("newAccount")["externalAccountBinding"].is_object());
 }
 
 #[test]
-fn an_alternate_chain_that_is_for_another_key() {
+fn alternate_chain_for_another_key_is_a_warning() {
+    // The port is known only once the CA has started.
     let port = Arc::new(OnceLock::new());
     let shared = Arc::clone(&port);
     let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
-    let tamper = move |reply: &mut Reply, count| match count {
+    let offer_another = move |reply: &mut Reply, count| match count {
         0 => {
             let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
             reply.header("Link", &format!("<{url}>;rel=\"alternate\""));
         }
         _ => reply.body.clone_from(&other),
     };
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", tamper));
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
     port.set(setup.ca.port).unwrap();
     let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
-    run.outcome().exits(0).says(
-        "\nwarning: the chain to `Another CA` cannot be used: the certificate is for another key than the CSR's\n",
-    );
+    run.outcome().exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the chain to `Another CA` cannot be used: the certificate is for another key than the CSR's
+warning: no chain of the CA's leads to `Another CA`; this one leads to `Fake CA`
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
 }

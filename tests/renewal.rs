@@ -1,6 +1,11 @@
 //! Renewal: whether it is due, by the CA or by lifetime, and what then happens.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64URL, Engine};
 use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::sha::sha256;
+use openssl::x509::X509;
+use snapbox::data::Inline;
 
 use crate::support::pebble::NAMES;
 use crate::support::prelude::*;
@@ -61,36 +66,25 @@ impl Setup<FakeCa> {
             .exits(0)
             .says("\nRenewing: there is no certificate yet\n")
             .says("\nCertificate signed!\n");
-        assert!(
-            self.ca.payload("newOrder")["replaces"].is_null(),
-            "{outcome}"
-        );
+        let order = self.ca.payload("newOrder");
+        assert!(order["replaces"].is_null(), "{outcome}");
         self.nothing_is_left(&outcome);
     }
 
-    /// A run that has nothing to do: exit 3, one line, and nothing asked of the CA but advice.
+    /// A run that has nothing to do: exit status 3, and the CA is asked for nothing but advice.
     #[track_caller]
-    fn not_due(&self, told: &str) -> Outcome {
-        let (before, orders) = (self.certificate(), self.ca.count("newAccount"));
+    fn not_due(&self) -> Outcome {
+        let before = (self.certificate(), self.ca.count("newAccount"));
         let outcome = self.renew().outcome();
         outcome
             .exits(3)
-            .says(told)
             .check("stdout is not empty", outcome.stdout.is_empty());
         outcome.check(
             "the last line is another",
-            outcome
-                .stderr
-                .lines()
-                .last()
-                .unwrap()
-                .starts_with("Not due before "),
+            last_line(&outcome).starts_with("Not due before "),
         );
-        assert_eq!(
-            (self.certificate(), self.ca.count("newAccount")),
-            (before, orders),
-            "{outcome}"
-        );
+        let after = (self.certificate(), self.ca.count("newAccount"));
+        assert_eq!(after, before, "{outcome}");
         self.nothing_is_left(&outcome);
         let quiet = self.renew().arg("--quiet").outcome();
         quiet
@@ -99,60 +93,137 @@ impl Setup<FakeCa> {
         outcome
     }
 
-    /// A run that renews, for the reason `told`.
+    /// A run that renews.
     #[track_caller]
-    fn due(&self, told: &str) -> Outcome {
+    fn due(&self) -> Outcome {
         let before = self.certificate();
         let outcome = self.renew().outcome();
         outcome
             .exits(0)
-            .says(&format!("\nRenewing: {told}"))
+            .says("\nRenewing: the certificate ")
             .says("\nCertificate signed!\n");
         assert!(self.certificate() != before, "{outcome}");
         self.nothing_is_left(&outcome);
         outcome
     }
+
+    /// A renewal that fails with this stderr, and leaves the certificate as it was.
+    #[track_caller]
+    fn renewal_fails(&self, stderr: Inline) {
+        let before = self.certificate();
+        let outcome = self.renew().outcome();
+        outcome.failed("").stderr_is(stderr);
+        assert_eq!(self.certificate(), before, "{outcome}");
+        self.nothing_is_left(&outcome);
+    }
 }
 
+fn last_line(outcome: &Outcome) -> &str {
+    outcome.stderr.lines().last().unwrap_or_default()
+}
+
+/// Debian's Pebble has no renewal information.
 #[test]
-fn issue_then_not_due_with_a_real_ca() {
+fn certificate_of_a_real_ca_is_renewed_for_a_reason_alone() {
     let setup = Setup::with_pebble();
-    let output = setup.path("out.crt");
-    let getcrt = || {
-        setup
-            .getcrt()
-            .args(&["--renew", "-o", output.to_str().unwrap()])
+    let renew = || setup.getcrt().args(&["--renew", "-o", "out.crt"]);
+    let renews = |names: &[&str], stderr: Inline| {
+        let outcome = renew().outcome();
+        outcome.exits(0).stderr_is(stderr);
+        setup.verify_pem(&text(&setup.path("out.crt")), names);
     };
-    getcrt().outcome().exits(0).says("\nCertificate signed!\n");
-    setup.verify_pem(&text(&output), &NAMES);
-    let first = text(&output);
-    let outcome = getcrt().outcome();
-    // Debian's Pebble has no renewal information.
-    outcome
-        .exits(3)
-        .says("\nGoing by its lifetime: the CA has no renewal information\nNot due before ");
-    outcome
-        .says(", by its lifetime; nothing was done\n")
-        .says_not("Registering account");
-    assert_eq!(text(&output), first);
-    // Another key is a reason, whatever the time.
+    renews(
+        &NAMES,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Renewing: there is no certificate yet
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Certificate signed!
+
+"#]],
+    );
+    let first = text(&setup.path("out.crt"));
+    renew().outcome().exits(3).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Going by its lifetime: the CA has no renewal information
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
+    assert_eq!(text(&setup.path("out.crt")), first);
+    // Another key is a reason at any time, and so is another name.
     key(&setup.path("domain.key"), "EC:P-256");
     setup.csr("/", &NAMES);
-    getcrt()
-        .outcome()
-        .exits(0)
-        .says("\nRenewing: the certificate is for another key than the CSR's\n");
-    setup.verify_pem(&text(&output), &NAMES);
-    setup.csr("/", &["a.test", "www.a.test", "new.test"]);
-    getcrt()
-        .outcome()
-        .exits(0)
-        .says("\nRenewing: the certificate is not for new.test, which the CSR asks for\n");
+    renews(
+        &NAMES,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Renewing: the certificate is for another key than the CSR's
+Getting directory...
+Directory found!
+Registering account...
+Already registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Certificate signed!
+
+"#]],
+    );
+    let more = ["a.test", "www.a.test", "new.test"];
+    setup.csr("/", &more);
+    renews(
+        &more,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test, new.test
+Renewing: the certificate is not for new.test, which the CSR asks for
+Getting directory...
+Directory found!
+Registering account...
+Already registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+Verifying new.test...
+a.test verified!
+www.a.test verified!
+new.test verified!
+Signing certificate...
+Valid until [TIME], issued by Pebble Intermediate CA [ID], 3 names
+Certificate signed!
+
+"#]],
+    );
     assert_eq!(listing(&setup.acme_dir()), [""; 0]);
 }
 
 #[test]
-fn files_that_hold_no_certificate() {
+fn file_without_a_certificate_is_replaced() {
     let setup = Setup::with_fake_ca(|ca| ca);
     let file = setup.path("cert.pem");
     for content in [
@@ -166,83 +237,106 @@ fn files_that_hold_no_certificate() {
 }
 
 #[test]
-fn the_window_of_the_ca() {
+fn certificate_is_not_due_before_the_window_of_the_ca() {
+    let told = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Not due before [TIME], as the CA suggests; nothing was done
+
+"#]];
     for (start, end) in [(48, 72), (1, 2), (1, 700)] {
         let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
         setup.issue();
-        let outcome = setup.not_due(", as the CA suggests; nothing was done\n");
-        outcome.says("\nThe CA explains its suggestion at https://ca.test/why\n");
-        // Every run of every day agrees.
-        let told = outcome.stderr.lines().last().unwrap();
-        setup.not_due(told);
-    }
-    for (start, end) in [(-72, -48), (-2, -1), (-100_000, -1)] {
-        let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
-        setup.issue();
-        setup
-            .due("the certificate is due since ")
-            .says(", as the CA suggests\n");
+        let outcome = setup.not_due();
+        outcome.stderr_is(told.clone());
+        // Every run gives the same time.
+        assert_eq!(last_line(&outcome), last_line(&setup.not_due()));
     }
 }
 
 #[test]
-fn a_window_around_now() {
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+fn certificate_is_due_after_the_window_of_the_ca() {
+    let told = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]];
+    for (start, end) in [(-72, -48), (-2, -1), (-100_000, -1)] {
+        let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
+        setup.issue();
+        setup.due().stderr_is(told.clone());
+    }
+}
+
+#[test]
+fn moment_in_the_window_depends_on_the_certificate() {
     // Wide enough that the moment is hardly ever within an hour of now.
     let setup = Setup::with_fake_ca(|ca| suggesting(ca, -700, 700));
     setup.issue();
     for _ in 0..4 {
         // The first 32 bits of the hash of the certificate's identifier are its share of the window.
-        let certificate = openssl::x509::X509::from_pem(setup.certificate().as_bytes()).unwrap();
-        let issuer =
-            BASE64_URL_SAFE_NO_PAD.encode(certificate.authority_key_id().unwrap().as_slice());
+        let certificate = X509::from_pem(setup.certificate().as_bytes()).unwrap();
+        let issuer = BASE64URL.encode(certificate.authority_key_id().unwrap().as_slice());
         let mut serial = certificate.serial_number().to_bn().unwrap().to_vec();
         if serial[0] >= 0x80 {
             serial.insert(0, 0);
         }
-        let id = format!("{issuer}.{}", BASE64_URL_SAFE_NO_PAD.encode(serial));
-        let hash = openssl::sha::sha256(id.as_bytes());
+        let id = format!("{issuer}.{}", BASE64URL.encode(serial));
+        let hash = sha256(id.as_bytes());
         let share = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        match share < u32::MAX / 2 {
-            true => drop(setup.due("the certificate is due since ")),
-            false => {
-                setup.not_due(", as the CA suggests; nothing was done\n");
-                // Another certificate has another moment.
-                fs::remove_file(setup.path("cert.pem")).unwrap();
-                setup.issue();
-            }
+        if share < u32::MAX / 2 {
+            setup
+                .due()
+                .says("\nRenewing: the certificate is due since ");
+        } else {
+            setup
+                .not_due()
+                .says(", as the CA suggests; nothing was done\n");
+            // Another certificate has another moment.
+            fs::remove_file(setup.path("cert.pem")).unwrap();
+            setup.issue();
         }
     }
 }
 
 #[test]
-fn a_new_order_says_what_it_replaces() {
+fn order_names_the_certificate_that_it_replaces() {
     let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
     setup.issue();
-    let pem = setup.certificate();
-    let old = openssl::x509::X509::from_pem(pem.as_bytes()).unwrap();
-    setup.due("the certificate is due since ");
-    let replaces = setup.ca.payload("newOrder")["replaces"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let (issuer, serial) = replaces.split_once('.').unwrap();
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-    let decode = |text| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    let old = X509::from_pem(setup.certificate().as_bytes()).unwrap();
+    setup.due();
+    let order = setup.ca.payload("newOrder");
+    let (issuer, serial) = order["replaces"].as_str().unwrap().split_once('.').unwrap();
+    let decode = |text| BASE64URL.decode(text).unwrap();
     assert_eq!(decode(issuer), old.authority_key_id().unwrap().as_slice());
-    let number = openssl::bn::BigNum::from_slice(&decode(serial)).unwrap();
+    let number = BigNum::from_slice(&decode(serial)).unwrap();
     assert_eq!(number, old.serial_number().to_bn().unwrap());
 }
 
 #[test]
-fn a_ca_that_does_not_want_to_hear_what_is_replaced() {
-    for (status, kind) in [
-        (409, "alreadyReplaced"),
-        (409, "conflict"),
-        (400, "malformed"),
-        (404, "notFound"),
-        (403, "unauthorized"),
-    ] {
+fn order_that_is_refused_as_a_renewal_is_repeated_as_another() {
+    let renew = |status: u16, kind: &'static str| {
         let setup = Setup::with_fake_ca(|ca| {
             // Only the order of the renewal is refused, which comes after that of the first issuance.
             suggesting(ca, -2, -1).tamper("newOrder", move |reply, count| {
@@ -252,154 +346,278 @@ fn a_ca_that_does_not_want_to_hear_what_is_replaced() {
             })
         });
         setup.issue();
-        setup
-            .due("the certificate is due since ")
-            .says("\nThe CA does not take this order for a renewal: ");
+        let outcome = setup.due();
         assert!(setup.ca.payload("newOrder")["replaces"].is_null());
         assert_eq!(setup.ca.count("newOrder"), 3);
+        outcome
+    };
+    renew(409, "alreadyReplaced").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 409, not that one (urn:ietf:params:acme:error:alreadyReplaced)
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    for (status, kind) in [
+        (409, "conflict"),
+        (400, "malformed"),
+        (404, "notFound"),
+        (403, "unauthorized"),
+    ] {
+        renew(status, kind)
+            .says("\nThe CA does not take this order for a renewal: https://localhost:")
+            .says(&format!(
+                "HTTP {status}, not that one (urn:ietf:params:acme:error:{kind})\nOrder created!\n"
+            ));
     }
 }
 
 #[test]
 fn other_refusals_of_a_renewal_are_final() {
-    let limit = |reply: &mut Reply, count| {
+    let refuse = |reply: &mut Reply, count| {
         if count == 1 {
             reply.problem(403, "rejectedIdentifier", "not for you");
         }
     };
-    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1).tamper("newOrder", limit));
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1).tamper("newOrder", refuse));
     setup.issue();
-    let before = setup.certificate();
-    let outcome = setup.renew().outcome();
-    outcome
-        .failed("cannot create the order: ")
-        .says("\ncert.pem is as it was, and ends in ");
-    assert_eq!(
-        (setup.certificate(), setup.ca.count("newOrder")),
-        (before, 2)
-    );
+    setup.renewal_fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+cert.pem is as it was, and ends in [..] days and [..] hours
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 2);
 }
 
 #[test]
-fn broken_windows_fall_back_on_the_lifetime() {
-    let broken = |window: Value, told: &str| {
+fn unusable_window_is_reported_and_the_lifetime_counts() {
+    let not_due = |window: Value, stderr: Inline| {
         let setup = Setup::with_fake_ca(|ca| telling(ca, json!({"suggestedWindow": window})));
         setup.issue();
-        setup.not_due(&format!("\nGoing by its lifetime: {told}\nNot due before "));
+        setup.not_due().stderr_is(stderr);
     };
-    broken(
-        json!({"start": moment(2), "end": moment(1)}),
-        "the CA suggests a window that ends before it begins",
-    );
-    broken(
-        json!({"start": moment(-1), "end": moment(-1)}),
-        "the CA suggests a window that ends before it begins",
-    );
-    let late = "the CA suggests a window that ends after the certificate";
-    broken(json!({"start": moment(1), "end": moment(24 * 40)}), late);
-    broken(
-        json!({"start": moment(1), "end": "9999-12-31T23:59:58-01:00"}),
-        late,
-    );
-    for garbage in [
+    let negative = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the CA suggests a window that ends before it begins
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]];
+    for (start, end) in [(2, 1), (-1, -1)] {
+        let window = json!({"start": moment(start), "end": moment(end)});
+        not_due(window, negative.clone());
+    }
+    let late = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the CA suggests a window that ends after the certificate
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]];
+    for end in [&moment(24 * 40), "9999-12-31T23:59:58-01:00"] {
+        let window = json!({"start": moment(1), "end": end});
+        not_due(window, late.clone());
+    }
+    let damaged = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the CA's renewal information is damaged
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]];
+    for window in [
         json!(null),
         json!({}),
         json!({"start": "soon", "end": "later"}),
         json!({"start": 7, "end": []}),
         json!({"start": moment(-2)}),
     ] {
-        broken(garbage, "the CA's renewal information is damaged");
+        not_due(window, damaged.clone());
     }
 }
 
 #[test]
-fn a_ca_that_cannot_be_asked_is_no_failure() {
-    let refused = |reply: &mut Reply, _| reply.problem(404, "malformed", "unknown certificate");
-    let setup_1 = Setup::with_fake_ca(|ca| telling(ca, json!({})).tamper("renewalInfo", refused));
-    setup_1.issue();
-    setup_1
-        .not_due("\nGoing by its lifetime: https://localhost:")
-        .says("HTTP 404, unknown certificate");
-    let garbage = |reply: &mut Reply, _| reply.replace(200, "soon");
-    let setup_3 = Setup::with_fake_ca(|ca| telling(ca, json!({})).tamper("renewalInfo", garbage));
-    setup_3.issue();
-    setup_3
-        .not_due("\nGoing by its lifetime: https://localhost:")
-        .says(": the CA's reply is not JSON: a reply that begins `soon`\n");
-    // Down after the first issuance.
-    let down = |reply: &mut Reply, count| {
+fn unusable_reply_on_renewal_is_reported_and_the_lifetime_counts() {
+    let not_due = |tamper: fn(&mut Reply, usize), stderr: Inline| {
+        let setup = Setup::with_fake_ca(|ca| telling(ca, json!({})).tamper("renewalInfo", tamper));
+        setup.issue();
+        setup.not_due().stderr_is(stderr);
+    };
+    not_due(
+        |reply, _| reply.problem(404, "malformed", "unknown certificate"),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: https://localhost:[PORT]/renewal-info/[..]: HTTP 404, unknown certificate (urn:ietf:params:acme:error:malformed)
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]],
+    );
+    not_due(
+        |reply, _| reply.replace(200, "soon"),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: https://localhost:[PORT]/renewal-info/[..]: the CA's reply is not JSON: a reply that begins `soon`
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]],
+    );
+}
+
+#[test]
+fn ca_that_is_down_is_reported_and_the_lifetime_counts() {
+    let hang_after_the_first = |reply: &mut Reply, count| {
         if count > 0 {
             reply.wire = Wire::Hang;
         }
     };
-    let setup_2 = Setup::with_fake_ca(|ca| ca.tamper("directory", down));
-    setup_2.issue();
-    let outcome = setup_2.renew().outcome();
-    outcome
-        .exits(3)
-        .says("\nGoing by its lifetime: https://localhost:")
-        .says("no answer in time");
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("directory", hang_after_the_first));
+    setup.issue();
+    setup.renew().outcome().exits(3).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: https://localhost:[PORT]/directory: no answer in time
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
 }
 
 #[test]
-fn the_lifetime_of_a_certificate() {
-    // Hours since the beginning and to the end, and whether it is due.
-    let table = [
-        (
-            "90 days, 34 % left",
-            (-90 * 24 * 66 / 100, 90 * 24 * 34 / 100),
-            false,
-        ),
-        (
-            "90 days, 33 % left",
-            (-90 * 24 * 67 / 100 - 1, 90 * 24 * 33 / 100 - 1),
-            true,
-        ),
-        (
-            "45 days, 34 % left",
-            (-45 * 24 * 66 / 100, 45 * 24 * 34 / 100),
-            false,
-        ),
-        (
-            "45 days, 33 % left",
-            (-45 * 24 * 67 / 100 - 1, 45 * 24 * 33 / 100 - 1),
-            true,
-        ),
-        ("6 days, 51 % left", (-70, 74), false),
-        ("6 days, 49 % left", (-74, 70), true),
-    ];
-    for (_, hours, is_due) in table {
-        let setup = Setup::with_fake_ca(|ca| ca.leaf(move |leaf| leaf.hours = hours));
+fn certificate_is_due_with_a_third_or_half_of_its_lifetime_left() {
+    let with_hours = |begin: i64, end: i64| {
+        let setup = Setup::with_fake_ca(|ca| ca.leaf(move |leaf| leaf.hours = (begin, end)));
         setup.issue();
-        match is_due {
-            true => drop(
-                setup
-                    .due("the certificate is due since ")
-                    .says(", by its lifetime\n"),
-            ),
-            false => drop(setup.not_due(", by its lifetime; nothing was done\n")),
-        }
+        setup
+    };
+    // The hours since its beginning and to its end; of the short one, half has to be left.
+    let (days_90, days_45) = (90 * 24, 45 * 24);
+    let not_due = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the CA has no renewal information
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]];
+    for (begin, end) in [
+        (-days_90 * 66 / 100, days_90 * 34 / 100),
+        (-days_45 * 66 / 100, days_45 * 34 / 100),
+        (-70, 74),
+    ] {
+        with_hours(begin, end).not_due().stderr_is(not_due.clone());
+    }
+    let due = str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the CA has no renewal information
+Renewing: the certificate is due since [TIME], by its lifetime
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]];
+    for (begin, end) in [
+        (-days_90 * 67 / 100 - 1, days_90 * 33 / 100 - 1),
+        (-days_45 * 67 / 100 - 1, days_45 * 33 / 100 - 1),
+        (-74, 70),
+    ] {
+        with_hours(begin, end).due().stderr_is(due.clone());
     }
 }
 
 #[test]
-fn what_was_just_written_is_never_due_for_its_names() {
+fn certificate_for_more_names_is_not_due() {
     let setup =
         Setup::with_fake_ca(|ca| ca.leaf(|leaf| leaf.names.insert(0, "Extra.Test".to_owned())));
     setup.issue();
-    setup.not_due("\nThe certificate is for extra.test too, which the CSR does not ask for\n");
+    setup.not_due().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The certificate is for extra.test too, which the CSR does not ask for
+Going by its lifetime: the CA has no renewal information
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
 }
 
 #[test]
-fn a_dry_run_ignores_dueness() {
+fn dry_run_does_not_ask_whether_it_is_due() {
     let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
     setup.issue();
     let before = setup.certificate();
     let outcome = setup.renew().arg("--dry-run").outcome();
-    outcome
-        .exits(0)
-        .says("This dry run does not ask whether the certificate is due.")
-        .says("Dry run passed");
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+This dry run does not ask whether the certificate is due.
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Dry run passed, no certificate was requested.
+
+"#]]);
     assert!(setup.ca.payload("newOrder")["replaces"].is_null());
     assert_eq!(
         (setup.certificate(), setup.ca.count("renewalInfo")),
@@ -408,19 +626,9 @@ fn a_dry_run_ignores_dueness() {
 }
 
 #[test]
-fn a_failed_renewal_says_what_is_left() {
-    for (hours, told) in [
-        (
-            (-60 * 24, 40 * 24 + 5),
-            "\ncert.pem is as it was, and ends in 40 days and ",
-        ),
-        (
-            (-80 * 24, 20 * 24 + 5),
-            "\nwarning: cert.pem is as it was, and ends in 20 days and ",
-        ),
-        ((-95 * 24, 2 * 24 + 5), " hours ONLY\n"),
-    ] {
-        let fail = |reply: &mut Reply, count| {
+fn failed_renewal_says_how_long_the_certificate_is_valid() {
+    let fails = |hours: (i64, i64), stderr: Inline| {
+        let refuse = |reply: &mut Reply, count| {
             if count > 0 {
                 reply.problem(403, "rejectedIdentifier", "no more");
             }
@@ -428,52 +636,114 @@ fn a_failed_renewal_says_what_is_left() {
         let setup = Setup::with_fake_ca(|ca| {
             suggesting(ca, -2, -1)
                 .leaf(move |leaf| leaf.hours = hours)
-                .tamper("newOrder", fail)
+                .tamper("newOrder", refuse)
         });
         setup.issue();
-        setup.renew().outcome().failed("no more").says(told);
-    }
+        setup.renewal_fails(stderr);
+    };
+    fails(
+        (-60 * 24, 40 * 24 + 5),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+cert.pem is as it was, and ends in 40 days and [..] hours
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]],
+    );
+    fails(
+        (-80 * 24, 20 * 24 + 5),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: cert.pem is as it was, and ends in 20 days and [..] hours
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]],
+    );
+    fails(
+        (-95 * 24, 2 * 24 + 5),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: cert.pem is as it was, and ends in 2 days and [..] hours ONLY
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]],
+    );
 }
 
 #[test]
-fn a_certificate_from_staging_is_replaced_at_once() {
+fn certificate_from_staging_is_replaced_at_once() {
     let setup = Setup::with_pebble();
-    let output = setup.path("self.crt");
-    self_signed(
-        &setup.path(""),
-        "/CN=(STAGING) Wannabe Watercress R11",
-        &NAMES,
-        "80",
-    );
+    let staging = "/CN=(STAGING) Wannabe Watercress R11";
+    self_signed(setup.directory(), staging, &NAMES, "80");
     // It is for the CSR's key, so that nothing else is a reason.
     fs::copy(setup.path("self.key"), setup.path("domain.key")).unwrap();
     setup.csr("/", &NAMES);
-    let outcome = setup
-        .getcrt()
-        .args(&["--renew", "-o", output.to_str().unwrap()])
-        .outcome();
-    outcome
-        .exits(0)
-        .says("\nRenewing: the certificate is from a test CA\n");
-    setup.verify_pem(&text(&output), &NAMES);
+    let run = setup.getcrt().args(&["--renew", "-o", "self.crt"]);
+    run.outcome().exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Renewing: the certificate is from a test CA
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Certificate signed!
+
+"#]]);
+    setup.verify_pem(&text(&setup.path("self.crt")), &NAMES);
 }
 
 #[test]
-fn six_days_of_a_real_ca() {
+fn certificate_for_six_days_is_due_after_three() {
     let setup = Setup::with_validity(6 * 86_400);
-    let output = setup.path("out.crt");
-    let getcrt = || {
-        setup
-            .getcrt()
-            .args(&["--renew", "-o", output.to_str().unwrap()])
-    };
-    // Half of six days; a run around midnight may be of either day.
+    let renew = || setup.getcrt().args(&["--renew", "-o", "out.crt"]);
+    // A run around midnight may be of either day.
     let day = || moment(3 * 24)[8..10].trim_start_matches('0').to_owned();
     let before = day();
-    getcrt().outcome().exits(0);
+    renew().outcome().exits(0);
     let days = [before, day()];
-    let outcome = getcrt().outcome();
-    let last = outcome.exits(3).stderr.lines().last().unwrap();
+    let outcome = renew().outcome();
+    let last = last_line(outcome.exits(3));
     let is_then = days
         .iter()
         .any(|day| last.split_whitespace().nth(4) == Some(day));
@@ -481,72 +751,107 @@ fn six_days_of_a_real_ca() {
         &format!("it is not of days {days:?}"),
         last.starts_with("Not due before ") && is_then,
     );
-    let short = Setup::with_validity(20);
-    let output = short.path("out.crt");
-    let getcrt = || {
-        short
-            .getcrt()
-            .args(&["--renew", "-o", output.to_str().unwrap()])
-    };
-    getcrt().outcome().exits(0);
-    await_that("half of its life", || {
-        getcrt().outcome().status.code() == Some(0)
-    });
-}
-
-/// A certificate for the CSR, self-signed, that ends `days` from now.
-fn self_signed_for_the_csr(setup: &Setup<FakeCa>, days: &str) {
-    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        &path("domain.csr"),
-        "-signkey",
-        &path("domain.key"),
-        "-days",
-        days,
-        "-copy_extensions",
-        "copy",
-        "-out",
-        &path("cert.pem"),
-    ]);
 }
 
 #[test]
-fn an_expired_certificate_is_not_asked_about() {
+fn certificate_becomes_due_at_half_its_life() {
+    let setup = Setup::with_validity(20);
+    let renew = || setup.getcrt().args(&["--renew", "-o", "out.crt"]);
+    renew().outcome().exits(0);
+    await_that("half of its life", || {
+        renew().outcome().status.code() == Some(0)
+    });
+}
+
+/// Makes `cert.pem` for the CSR, signed by its own key, that ends `days` from now.
+fn self_signed_for_the_csr(setup: &Setup<FakeCa>, days: &str) {
+    let path = |name: &str| setup.path(name).to_str().unwrap().to_owned();
+    let [csr, key, certificate] = ["domain.csr", "domain.key", "cert.pem"].map(path);
+    let mut arguments = vec!["x509", "-req", "-in", &csr, "-signkey", &key];
+    arguments.extend(["-days", days, "-copy_extensions", "copy"]);
+    arguments.extend(["-out", &certificate]);
+    openssl(&arguments);
+}
+
+#[test]
+fn ended_certificate_is_renewed_without_asking_the_ca() {
     let setup = Setup::with_fake_ca(|ca| suggesting(ca, 1, 2));
     self_signed_for_the_csr(&setup, "-1");
-    setup.due("the certificate ended at ");
+    setup.due().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Renewing: the certificate ended at [TIME]; by this machine's clock it is [TIME]
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
     assert_eq!(setup.ca.count("renewalInfo"), 0);
 }
 
 #[test]
-fn an_output_that_is_a_pipe_does_not_hang() {
-    let setup = Setup::with_fake_ca(|ca| ca);
+fn output_that_is_a_pipe_does_not_hang() {
+    let setup = Setup::with_silent_ca();
     let mut run = setup.getcrt().args(&["--renew", "-o", "/dev/stdin"]);
-    run.command.stdin(std::process::Stdio::piped());
-    run.outcome()
-        .failed("--output /dev/stdin: this is no regular file");
+    run.command.stdin(Stdio::piped());
+    setup.run_is_refused(
+        run,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output /dev/stdin: this is no regular file; for stdout leave -o out
+
+"#]],
+    );
 }
 
 #[test]
-fn a_renewal_that_fails_too_late() {
-    let fail = |reply: &mut Reply, _| reply.problem(403, "rejectedIdentifier", "no more");
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", fail));
+fn failed_renewal_says_that_the_certificate_has_ended() {
+    let refuse = |reply: &mut Reply, _| reply.problem(403, "rejectedIdentifier", "no more");
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", refuse));
     self_signed_for_the_csr(&setup, "-1");
-    let outcome = setup.renew().outcome();
-    outcome
-        .failed("no more")
-        .says("\nRenewing: the certificate ended at ")
-        .says("\nwarning: cert.pem is as it was, and HAS ENDED\n");
+    setup.renewal_fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Renewing: the certificate ended at [TIME]; by this machine's clock it is [TIME]
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: cert.pem is as it was, and HAS ENDED
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]]);
 }
 
 #[test]
-fn a_certificate_that_does_not_say_who_issued_it() {
+fn certificate_that_does_not_identify_its_issuer_goes_by_its_lifetime() {
     let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
     self_signed_for_the_csr(&setup, "30");
-    setup.not_due(
-        "\nGoing by its lifetime: the certificate does not identify its issuer's key\nNot due before ",
-    );
+    setup.not_due().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Going by its lifetime: the certificate does not identify its issuer's key
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
 }

@@ -1,11 +1,14 @@
 //! Many names in one run, and many runs at once: what they cost, and that one name among a hundred
 //! fails as it would alone. Costs are counted, not timed, so that a busy machine changes nothing.
 
-use crate::support::prelude::*;
-use crate::support::run::Running;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
+
+use snapbox::data::Inline;
+
+use crate::support::prelude::*;
+use crate::support::run::Running;
 
 /// How many requests are under way at a time.
 const WIDTH: usize = 8;
@@ -19,11 +22,8 @@ fn name(place: usize) -> String {
 
 /// Lets the CSR be for these names.
 fn with_names(setup: Setup<FakeCa>, names: &[String]) -> Setup<FakeCa> {
-    let path = |name: &str| setup.path(name);
-    let hosts = names.iter().map(|name| format!("127.0.0.1 {name}\n"));
-    fs::write(path("hosts"), hosts.collect::<String>()).unwrap();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    csr(&path("domain.csr"), &path("domain.key"), "/", &names);
+    setup.csr("/", &names);
     setup
 }
 
@@ -33,7 +33,7 @@ fn crowd(count: usize, tamper: impl FnOnce(FakeCaBuilder) -> FakeCaBuilder) -> S
     with_names(Setup::with_fake_ca(tamper), &names)
 }
 
-/// Two stages with one fault: the odd name alone, and among a hundred. `tamper` is told its place.
+/// Two setups with one fault: the odd name alone, and among a hundred. `tamper` is told its place.
 fn alone_and_in_a_crowd(
     tamper: impl Fn(FakeCaBuilder, usize) -> FakeCaBuilder,
 ) -> [Setup<FakeCa>; 2] {
@@ -48,15 +48,16 @@ fn is_about(reply: &Reply, place: usize) -> bool {
     String::from_utf8_lossy(&reply.body).contains(&format!("/challenge/{place}\""))
 }
 
-/// Both runs, at the same time, must fail with `told`, and in the same words but for numbers.
+/// Both runs, at the same time, must fail with the same error but for numbers. What the run for one name says is
+/// `alone`. Gives the outcome of the other.
 #[track_caller]
-fn fail_alike(stages: [Setup<FakeCa>; 2], seconds: &str, told: &str) -> [Outcome; 2] {
-    let runs = stages
+fn fail_alike(setups: [Setup<FakeCa>; 2], seconds: &str, alone: Inline) -> Outcome {
+    let runs = setups
         .each_ref()
         .map(|setup| setup.getcrt().args(&["--timeout", seconds]).start());
     let outcomes = runs.map(Running::outcome);
-    for (setup, outcome) in stages.iter().zip(&outcomes) {
-        outcome.failed(told);
+    for (setup, outcome) in setups.iter().zip(&outcomes) {
+        outcome.failed("");
         setup.nothing_is_left(outcome);
         assert_eq!(setup.ca.count("finalize"), 0, "{outcome}");
     }
@@ -67,7 +68,9 @@ fn fail_alike(stages: [Setup<FakeCa>; 2], seconds: &str, told: &str) -> [Outcome
         words.join("#")
     });
     assert_eq!(words[0], words[1]);
-    outcomes
+    let [one, crowd] = outcomes;
+    one.stderr_is(alone);
+    crowd
 }
 
 /// The lines of stderr that begin and end with these words, without them.
@@ -127,7 +130,7 @@ fn reverse(reply: &mut Reply, count: usize) {
 }
 
 #[test]
-fn replies_out_of_order() {
+fn replies_may_come_out_of_order() {
     let names: Vec<String> = (0..100).map(name).collect();
     // An order that lags until all authorizations have been read again.
     let is_read = Arc::new(AtomicBool::new(false));
@@ -157,13 +160,13 @@ fn replies_out_of_order() {
 }
 
 #[test]
-fn one_name_that_stalls() {
-    let stages = alone_and_in_a_crowd(|ca, place| {
+fn one_name_stalls() {
+    let setups = alone_and_in_a_crowd(|ca, place| {
         ca.tamper("authorization", move |reply, _| {
             if is_about(reply, place) {
-                reply.edit(|a| {
-                    a["status"] = json!("pending");
-                    a["challenges"][1]["status"] = json!("processing");
+                reply.edit(|authorization| {
+                    authorization["status"] = json!("pending");
+                    authorization["challenges"][1]["status"] = json!("processing");
                 });
             }
         })
@@ -171,18 +174,34 @@ fn one_name_that_stalls() {
             reply.edit(|order| order["status"] = json!("pending"))
         })
     });
-    let [_, outcome] = fail_alike(
-        stages,
+    let outcome = fail_alike(
+        setups,
         "20",
-        "waiting for the CA to verify n57.test: to look again in ",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying n57.test...
+...
+error: order https://localhost:[PORT]/order/1: waiting for the CA to verify n57.test: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+
+"#]],
     );
+    outcome.says("waiting for the CA to verify n57.test: to look again in ");
     outcome.says("\nn99.test verified!\n99 of 100 names verified\n");
     let verified: Vec<String> = (0..100).filter(|place| *place != ODD).map(name).collect();
     assert_eq!(lines(&outcome, "", " verified!"), verified);
 }
 
 #[test]
-fn one_name_that_the_ca_finds_wrong() {
+fn one_name_fails_validation() {
     // The files are there for getcrt, and one of them not for the CA.
     let hidden = |place| {
         let path = format!("/.well-known/acme-challenge/{}", token(place));
@@ -192,43 +211,68 @@ fn one_name_that_the_ca_finds_wrong() {
         }
     };
     let names: Vec<String> = (0..100).map(name).collect();
-    let stages = [
+    let setups = [
         with_names(
             Setup::with_fake_ca_and_web(|ca| ca, hidden(0)),
             &[name(ODD)],
         ),
         with_names(Setup::with_fake_ca_and_web(|ca| ca, hidden(ODD)), &names),
     ];
-    let outcomes = fail_alike(
-        stages,
+    let outcome = fail_alike(
+        setups,
         "60",
-        "Challenge did not pass for n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying n57.test...
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
+  n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
+
+"#]],
     );
-    for outcome in &outcomes {
-        outcome.says(
-            "\n  n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)\n",
-        );
-    }
+    outcome.says("Challenge did not pass for n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)");
+    outcome.says("\n  n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)\n");
 }
 
 #[test]
-fn one_challenge_that_is_refused() {
-    let stages = alone_and_in_a_crowd(|ca, place| {
+fn one_challenge_is_refused() {
+    let setups = alone_and_in_a_crowd(|ca, place| {
         ca.tamper("challenge", move |reply, _| {
             if is_about(reply, place) {
                 reply.problem(400, "malformed", "not that one");
             }
         })
     });
-    let outcomes = fail_alike(
-        stages,
+    let outcome = fail_alike(
+        setups,
         "60",
-        "Challenge did not pass for n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying n57.test...
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)
+  n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)
+
+"#]],
     );
-    for outcome in &outcomes {
-        outcome
-            .says("\n  n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)\n");
-    }
+    outcome.says("Challenge did not pass for n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)");
+    outcome.says("\n  n57.test: HTTP 400, not that one (urn:ietf:params:acme:error:malformed)\n");
 }
 
 /// Lies about one name's authorization, at the first reading of it or at all later ones.
@@ -248,21 +292,75 @@ fn without_authorization(status: u16, is_later: bool) -> [Setup<FakeCa>; 2] {
 }
 
 #[test]
-fn one_authorization_that_cannot_be_read() {
-    for (status, is_later, seconds) in [(404, false, "60"), (404, true, "60"), (500, false, "10")] {
-        let told =
-            format!(": HTTP {status}, it is gone (urn:ietf:params:acme:error:serverInternal)");
-        let [_, outcome] = fail_alike(without_authorization(status, is_later), seconds, &told);
-        outcome.says("/authorization/57: HTTP ");
-        // What would pass is tried again, until the deadline; what would not is not.
-        let is_hinted = outcome
-            .stderr
-            .contains("hint: no time was left (--timeout)");
-        outcome.check("the hint", is_hinted == (status == 500));
-    }
+fn one_authorization_cannot_be_read() {
+    let fail = |(status, is_later), seconds: &str, alone: Inline| {
+        let outcome = fail_alike(without_authorization(status, is_later), seconds, alone);
+        outcome.says(&format!(
+            "/authorization/57: HTTP {status}, it is gone (urn:ietf:params:acme:error:serverInternal)"
+        ));
+    };
+    fail(
+        (404, false),
+        "60",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/authorization/0: HTTP 404, it is gone (urn:ietf:params:acme:error:serverInternal)
+
+"#]],
+    );
+    fail(
+        (404, true),
+        "60",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying n57.test...
+...
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/authorization/0: HTTP 404, it is gone (urn:ietf:params:acme:error:serverInternal)
+
+"#]],
+    );
+    // What may pass is tried again until the deadline.
+    fail(
+        (500, false),
+        "10",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: n57.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+...
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/authorization/0: HTTP 500, it is gone (urn:ietf:params:acme:error:serverInternal)
+hint: no time was left (--timeout) for another try
+
+"#]],
+    );
 }
 
-/// A name that is refused, while the CA keeps another one waiting for long.
+/// The CA refuses one name, and keeps another waiting for long.
 #[test]
 fn one_name_fails_while_another_waits() {
     let hang = |reply: &mut Reply| reply.wire = Wire::Hang;
@@ -308,7 +406,7 @@ fn terminate(setup: &Setup<FakeCa>, is_under_way: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_signal_between_a_hundred_names() {
+fn signal_ends_a_run_with_a_hundred_names() {
     let setup = crowd(100, |ca| {
         ca.tamper("challenge", |reply, count| {
             if count > 40 {
@@ -330,7 +428,7 @@ fn a_signal_between_a_hundred_names() {
 }
 
 #[test]
-fn fifty_runs_at_once() {
+fn fifty_runs_share_an_acme_dir() {
     let setup = Setup::with_pebble();
     let names: Vec<String> = (0..50).map(name).collect();
     let shown: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -41,7 +41,7 @@ fn secrets(pem: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_fullest_trace_shows_no_secret() {
+fn fullest_trace_shows_no_secret() {
     let hmac_key = BASE64URL.encode([0x5b; 48].map(|byte| byte ^ 0x11));
     for kind in ["RSA:2048", "EC:P-256"] {
         let setup = Setup::with_fake_ca(|ca| {
@@ -142,7 +142,7 @@ fn twice_verbose_shows_headers_too() {
 }
 
 #[test]
-fn verbose_shows_what_went_wrong() {
+fn verbose_shows_failed_requests() {
     let setup = Setup::with_fake_ca(|ca| {
         let ca = ca.tamper("newOrder", |reply, count| {
             if count == 0 {
@@ -162,7 +162,7 @@ fn verbose_shows_what_went_wrong() {
 }
 
 #[test]
-fn a_trace_cannot_be_forged_or_flooded() {
+fn trace_cannot_be_forged_or_flooded() {
     let setup = Setup::with_fake_ca(|ca| {
         let ca = ca.tamper("directory", |reply, _| {
             reply.edit(|directory| {

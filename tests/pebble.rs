@@ -13,18 +13,6 @@ use crate::support::setup::{OLD_CERTIFICATE, user_directory};
 use crate::support::silent_ca::SilentCa;
 use crate::support::web::Proxy;
 
-impl Setup<Pebble> {
-    /// `run` must fail with this stderr, and lose nothing.
-    #[track_caller]
-    pub fn run_fails(&self, run: Run, stderr: Inline) {
-        let outcome = run.args(&["-o", "old.crt"]).outcome();
-        outcome.failed("");
-        assert_eq!(text(&self.path("old.crt")), OLD_CERTIFICATE, "{outcome}");
-        self.nothing_is_left_in_the_directories(&outcome);
-        outcome.stderr_is(stderr);
-    }
-}
-
 #[test]
 fn first_run_shows_each_step() {
     let setup = Setup::with_pebble();
@@ -839,11 +827,10 @@ fn roots_are_found_where_systems_keep_them() {
     let home = home.split('"').nth(1).unwrap();
     let run_with_bundle = |bundle: &str| {
         let folder = Path::new(bundle).parent().unwrap().display();
-        let root = https().root.display();
         // Only this run sees the system changed.
         let script = format!(
             "mount -t tmpfs none /etc && mount -t tmpfs none {home} && mkdir -p {home}/certs {folder} &&
-            echo 127.0.0.1 localhost >/etc/hosts && cp {root} {bundle} && exec \"$0\" \"$@\""
+            echo 127.0.0.1 localhost >/etc/hosts && cp ca.pem {bundle} && exec \"$0\" \"$@\""
         );
         let run = Run::of_script_with_mounts(&script).arg(GETCRT);
         setup.with_options_but_the_root(run)

@@ -3,9 +3,11 @@
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
+use snapbox::data::Inline;
 
 use crate::support::prelude::*;
 use crate::support::setup::OLD_CERTIFICATE;
+use crate::support::silent_ca::SilentCa;
 
 /// The names of the options in a help text, by the headings over them.
 pub fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
@@ -30,15 +32,18 @@ pub fn grouped(help: &str) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn version_and_help() {
+fn version_is_that_of_the_package() {
     let version = Run::getcrt().arg("-V").outcome();
     version.exits(0).check(
         "it is another version",
         version.stdout == format!("getcrt {}\n", env!("CARGO_PKG_VERSION")),
     );
-    let [short, long] = ["-h", "--help"].map(|help| Run::getcrt().arg(help).outcome());
+}
+
+#[test]
+fn help_fits_a_terminal_and_shows_an_example() {
+    let [short, long] = short_and_long_help();
     for outcome in [&short, &long] {
-        outcome.exits(0);
         for text in [
             "\nUsage: getcrt [OPTIONS] --account-key <FILE> --csr <FILE> --acme-dir <DIR>\n",
             "\n  getcrt --account-key account.key --csr domain.csr \\\n",
@@ -54,8 +59,11 @@ fn version_and_help() {
     short.check("-h is not the short one", is_shorter);
     let cron = "\n  17 1,7,13,19 * * * getcrt --renew --quiet --account-key account.key\n";
     long.check("no cron line", long.stdout.contains(cron));
+}
 
-    // The same options under the same headings in both, each of them once.
+#[test]
+fn short_and_long_help_list_the_same_options() {
+    let [short, long] = short_and_long_help();
     let groups = grouped(&long.stdout);
     let headings: Vec<&str> = groups.iter().map(|(heading, _)| heading.as_str()).collect();
     let wanted = [
@@ -63,6 +71,7 @@ fn version_and_help() {
     ];
     assert_eq!(headings, wanted, "{long}");
     assert_eq!(grouped(&short.stdout), groups);
+    // Each option is listed once.
     let mut names: Vec<&String> = groups.iter().flat_map(|(_, names)| names).collect();
     let count = names.len();
     names.sort();
@@ -70,118 +79,334 @@ fn version_and_help() {
     assert!(names.len() == count && count == 22, "{names:?}");
 }
 
+fn short_and_long_help() -> [Outcome; 2] {
+    ["-h", "--help"].map(|option| {
+        let help = Run::getcrt().arg(option).outcome();
+        help.exits(0);
+        help
+    })
+}
+
 #[test]
-fn verbose_may_be_said_more_than_once() {
+fn verbose_may_be_given_more_than_once() {
     let setup = Setup::with_silent_ca();
     for verbose in [&["-v"][..], &["-vv"], &["-v", "--verbose"], &["-vvv"]] {
         let run = setup.getcrt().args(verbose);
-        let outcome = run.args(&["--account-key", "missing.key"]).outcome();
-        setup.refused(&outcome, "Error loading missing.key");
+        setup.run_is_refused(
+            run.args(&["--account-key", "missing.key"]),
+            str![[r#"
+Parsing account key...
+error: Error loading missing.key: No such file or directory (os error 2)
+
+"#]],
+        );
     }
 }
 
 #[test]
-fn wrong_usage_is_exit_2() {
+fn wrong_usage_is_explained() {
     let setup = Setup::with_silent_ca();
-    let ca = setup.ca.base_url();
-    let wrong: [&[&str]; 18] = [
+    let is_wrong = |arguments: &[&str], stderr: Inline| {
+        wrong_usage(setup.getcrt().args(arguments)).stderr_is(stderr);
+    };
+    is_wrong(
         &["--nonsense"],
+        str![[r#"
+error: unexpected argument '--nonsense' found
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
         &["stray"],
-        &["--ca", &ca],
-        &["--staging"],
-        &["--ca", &ca, "--staging"],
-        &["--quiet", "-v"],
-        &["--quiet", "--verbose"],
-        &["--check-port", "0"],
-        &["--check-port", "65536"],
-        &["--timeout", "0"],
-        &["--timeout", "soon"],
-        &["--contact", ""],
-        &["--contact", "a@a.test,b@b.test"],
-        &["--contact", "mailto:a@a.test?subject=x"],
+        str![[r#"
+error: unexpected argument 'stray' found
+
+Usage: getcrt [OPTIONS] --account-key <FILE> --csr <FILE> --acme-dir <DIR>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    // This one could be --directory-url or --disable-check.
+    is_wrong(
         &["--di"],
+        str![[r#"
+error: unexpected argument '--di' found
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--ca", &setup.ca.base_url()],
+        str![[r#"
+error: the argument '--ca <URL>' cannot be used with '--directory-url'
+
+Usage: getcrt [OPTIONS] --account-key <FILE> --csr <FILE> --acme-dir <DIR>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--staging"],
+        str![[r#"
+error: the argument '--directory-url <URL>' cannot be used with '--staging'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--check-port", "0"],
+        str![[r#"
+error: invalid value '0' for '--check-port <PORT>': 0 is not in 1..=65535
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--contact", "a@a.test,b@b.test"],
+        str![[r#"
+error: invalid value 'a@a.test,b@b.test' for '--contact [<C>...]': one address each: write --contact a@example.org b@example.org
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
         &["--renew"],
-        &["--eab-kid", "kid-1"],
-        &["--eab-hmac-key", "domain.key"],
-    ];
-    for arguments in wrong {
-        let outcome = setup.getcrt().args(arguments).outcome();
-        outcome
-            .exits(2)
-            .says("error: ")
-            .check("stdout is not empty", outcome.stdout.is_empty());
-    }
-    setup
-        .getcrt()
-        .args(&["--ca", &ca])
-        .outcome()
-        .says("'--ca <URL>' cannot be used with '--directory-url'");
-    Run::getcrt()
-        .outcome()
-        .exits(2)
-        .says("--account-key <FILE>")
-        .says("--csr <FILE>")
-        .says("--acme-dir <DIR>");
+        str![[r#"
+error: the following required arguments were not provided:
+  --output <FILE>
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --output <FILE> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --renew
+
+For more information, try '--help'.
+
+"#]],
+    );
+    wrong_usage(Run::getcrt()).stderr_is(str![[r#"
+error: the following required arguments were not provided:
+  --account-key <FILE>
+  --csr <FILE>
+  --acme-dir <DIR>
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR>
+
+For more information, try '--help'.
+
+"#]]);
     assert!(!setup.ca.was_asked());
 }
 
 #[test]
-fn account_keys_that_are_none() {
+fn wrong_usage_exits_with_2() {
     let setup = Setup::with_silent_ca();
-    let account = setup.path("account.key");
-    let path = account.to_str().unwrap();
-    let refused = |text: &str| setup.refused(&setup.getcrt().outcome(), text);
-
-    fs::rename(&account, setup.path("moved.key")).unwrap();
-    refused("Error loading account.key: No such file or directory");
-    fs::create_dir(&account).unwrap();
-    refused("Error loading account.key: Is a directory");
-    fs::remove_dir(&account).unwrap();
-    fs::write(&account, "").unwrap();
-    refused("Error loading account.key: the file is empty");
-    fs::write(&account, "nonsense").unwrap();
-    refused("Error loading account.key: no usable private key in it, nor any other PEM");
-    openssl(&[
-        "pkey",
-        "-in",
-        setup.path("domain.key").to_str().unwrap(),
-        "-pubout",
-        "-out",
-        path,
-    ]);
-    refused("it looks like a public key");
-    fs::copy(setup.path("domain.csr"), &account).unwrap();
-    refused("it looks like a CSR");
-    fs::copy(
-        self_signed(setup.directory(), "/CN=x", &["x.test"], "2"),
-        &account,
-    )
-    .unwrap();
-    refused("it looks like a certificate");
-    let pem = text(&setup.path("domain.key"));
-    fs::write(&account, pem.replacen("\nM", "\nA", 1)).unwrap();
-    refused("the private key in it is damaged, or of a kind that OpenSSL does not know");
-    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
-    fs::write(&account, pem("OPENSSH PRIVATE KEY")).unwrap();
-    refused("it looks like a key in OpenSSH's own format");
-    fs::write(&account, pem("X509 CRL")).unwrap();
-    refused("it looks like PEM of another kind");
-    for (kind, told) in [
-        ("RSA:1024", "1024 bits"),
-        ("EC:secp256k1", "another curve"),
-        ("X25519", "neither RSA, P-256"),
-        ("ED448", "neither RSA, P-256"),
-        ("RSA:4224", "4224 bits"),
-    ] {
-        key(&account, kind);
-        refused(told);
+    let wrong: [&[&str]; 10] = [
+        &["--ca", &setup.ca.base_url(), "--staging"],
+        &["--quiet", "-v"],
+        &["--quiet", "--verbose"],
+        &["--check-port", "65536"],
+        &["--timeout", "0"],
+        &["--timeout", "soon"],
+        &["--contact", ""],
+        &["--contact", "mailto:a@a.test?subject=x"],
+        &["--eab-kid", "kid-1"],
+        &["--eab-hmac-key", "domain.key"],
+    ];
+    for arguments in wrong {
+        wrong_usage(setup.getcrt().args(arguments));
     }
-    fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
-    refused("the file is larger than 4 MiB");
+    assert!(!setup.ca.was_asked());
+}
+
+#[track_caller]
+fn wrong_usage(run: Run) -> Outcome {
+    let outcome = run.outcome();
+    outcome
+        .exits(2)
+        .says("error: ")
+        .check("stdout is not empty", outcome.stdout.is_empty());
+    outcome
 }
 
 #[test]
-fn an_encrypted_account_key_is_never_asked_about() {
+fn account_key_that_cannot_be_read_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let account = setup.path("account.key");
+    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+
+    set_mode(&account, 0o000);
+    setup.run_is_refused(
+        setup.getcrt_without_privileges(),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: Permission denied (os error 13)
+
+"#]],
+    );
+    fs::remove_file(&account).unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+error: Error loading account.key: No such file or directory (os error 2)
+
+"#]]);
+    fs::create_dir(&account).unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+error: Error loading account.key: Is a directory (os error 21)
+
+"#]]);
+    fs::remove_dir(&account).unwrap();
+    fs::write(&account, "").unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+error: Error loading account.key: the file is empty
+
+"#]]);
+    fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+error: Error loading account.key: the file is larger than 4 MiB
+
+"#]]);
+}
+
+#[test]
+fn file_without_an_account_key_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let is_refused = |content: &str, stderr: Inline| {
+        fs::write(setup.path("account.key"), content).unwrap();
+        setup.run_is_refused(setup.getcrt(), stderr);
+    };
+    let domain_key = setup.path("domain.key");
+    let public = openssl(&["pkey", "-in", domain_key.to_str().unwrap(), "-pubout"]);
+    let certificate = self_signed(setup.directory(), "/CN=x", &["x.test"], "2");
+    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+    is_refused(
+        "nonsense",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, nor any other PEM
+
+"#]],
+    );
+    is_refused(
+        &public,
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, it looks like a public key
+
+"#]],
+    );
+    is_refused(
+        &text(&setup.path("domain.csr")),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, it looks like a CSR
+
+"#]],
+    );
+    is_refused(
+        &text(&certificate),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, it looks like a certificate
+
+"#]],
+    );
+    is_refused(
+        &with_a_wrong_byte(&text(&domain_key)),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: the private key in it is damaged, or of a kind that OpenSSL does not know
+
+"#]],
+    );
+    is_refused(
+        &pem("OPENSSH PRIVATE KEY"),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, it looks like a key in OpenSSH's own format
+
+"#]],
+    );
+    is_refused(
+        &pem("X509 CRL"),
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: no usable private key in it, it looks like PEM of another kind
+
+"#]],
+    );
+}
+
+/// Damages what a PEM file holds.
+fn with_a_wrong_byte(pem: &str) -> String {
+    pem.replacen("\nM", "\nA", 1)
+}
+
+#[test]
+fn account_key_of_an_unsuitable_kind_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let is_refused = |kind: &str, stderr: Inline| {
+        key(&setup.path("account.key"), kind);
+        setup.run_is_refused(setup.getcrt(), stderr);
+    };
+    is_refused(
+        "RSA:1024",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: this RSA key has 1024 bits, and CAs take 2048 to 4096
+
+"#]],
+    );
+    is_refused(
+        "RSA:4224",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: this RSA key has 4224 bits, and CAs take 2048 to 4096
+
+"#]],
+    );
+    is_refused(
+        "EC:secp256k1",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: this EC key is on another curve than P-256, P-384 and P-521
+
+"#]],
+    );
+    is_refused(
+        "X25519",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
+
+"#]],
+    );
+    is_refused(
+        "ED448",
+        str![[r#"
+Parsing account key...
+error: Error loading account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
+
+"#]],
+    );
+}
+
+#[test]
+fn encrypted_account_key_is_refused_without_a_prompt() {
     let setup = Setup::with_silent_ca();
     let account = setup.path("account.key");
     for format in ["pkcs8", "traditional"] {
@@ -214,245 +439,522 @@ hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
 }
 
 #[test]
-fn an_account_key_that_all_can_read_is_a_warning() {
+fn account_key_that_everyone_can_read_is_a_warning() {
     let setup = Setup::with_silent_ca();
     set_mode(&setup.path("account.key"), 0o644);
-    // It is the refused connection that ends this run, not the warning.
-    let outcome = setup
-        .getcrt()
-        .args(&["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"])
-        .outcome();
-    outcome.failed(
-        "cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused",
-    );
-    outcome.says("\nwarning: every user of this machine can read your account key: chmod go-rwx account.key\n");
+    // The warning does not end the run; the refused connection does.
+    let elsewhere = ["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"];
+    let outcome = setup.getcrt().args(&elsewhere).outcome();
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+warning: every user of this machine can read your account key: chmod go-rwx account.key
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+error: cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused (os error 111)
+hint: no time was left (--timeout) for another try
+
+"#]]);
 }
 
 #[test]
-fn csrs_that_are_none() {
+fn csr_that_cannot_be_read_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let csr = setup.path("domain.csr");
+    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+
+    set_mode(&csr, 0o000);
+    setup.run_is_refused(
+        setup.getcrt_without_privileges(),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: Permission denied (os error 13)
+
+"#]],
+    );
+    fs::remove_file(&csr).unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: No such file or directory (os error 2)
+
+"#]]);
+    fs::write(&csr, "").unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the file is empty
+
+"#]]);
+}
+
+#[test]
+fn file_without_a_csr_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let is_refused = |content: &str, stderr: Inline| {
+        fs::write(setup.path("domain.csr"), content).unwrap();
+        setup.run_is_refused(setup.getcrt(), stderr);
+    };
+    let csr = text(&setup.path("domain.csr"));
+    let certificate = self_signed(setup.directory(), "/CN=x", &["x.test"], "2");
+    is_refused(
+        &with_a_wrong_byte(&csr),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR in it is damaged, or of a kind that OpenSSL does not know
+
+"#]],
+    );
+    is_refused(
+        &text(&setup.path("domain.key")),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: no usable CSR in it, it looks like a private key
+
+"#]],
+    );
+    is_refused(
+        &text(&certificate),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: no usable CSR in it, it looks like a certificate
+
+"#]],
+    );
+}
+
+#[test]
+fn csr_with_a_wrong_signature_is_refused() {
     let setup = Setup::with_silent_ca();
     let csr = setup.path("domain.csr");
     let path = csr.to_str().unwrap();
-    let refused = |text: &str| setup.refused(&setup.getcrt().outcome(), text);
-    let whole = text(&csr);
-
-    // A byte of a name is another one now, so the signature does not fit.
     openssl(&["req", "-in", path, "-outform", "DER", "-out", path]);
+    // Another name than the one that was signed.
     let mut der = fs::read(&csr).unwrap();
-    let place = der
-        .windows(6)
-        .position(|window| window == b"a.test")
-        .unwrap();
-    der[place] = b'b';
+    let name = der.windows(6).position(|bytes| bytes == b"a.test");
+    der[name.unwrap()] = b'b';
     fs::write(&csr, &der).unwrap();
-    refused("Error loading domain.csr: the CSR's signature does not verify");
-    fs::write(&csr, whole.replacen("\nM", "\nA", 1)).unwrap();
-    refused("the CSR in it is damaged, or of a kind that OpenSSL does not know");
-    fs::copy(setup.path("domain.key"), &csr).unwrap();
-    refused("Error loading domain.csr: no usable CSR in it, it looks like a private key");
-    fs::copy(
-        self_signed(setup.directory(), "/CN=x", &["x.test"], "2"),
-        &csr,
-    )
-    .unwrap();
-    refused("it looks like a certificate");
-    fs::write(&csr, "").unwrap();
-    refused("Error loading domain.csr: the file is empty");
-    fs::remove_file(&csr).unwrap();
-    refused("Error loading domain.csr: No such file or directory");
+    setup.run_is_refused(
+        setup.getcrt(),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's signature does not verify, so the file is damaged
+
+"#]],
+    );
 }
 
 #[test]
-fn names_that_cannot_be_had() {
+fn csr_without_names_is_refused() {
     let setup = Setup::with_silent_ca();
-    let refused = |subject: &str, names: &[&str], text: &str| {
-        setup.csr(subject, names);
-        setup.refused(&setup.getcrt().outcome(), text);
-    };
-    refused("/", &[], "the CSR asks for no names");
-    refused("/O=Nobody", &[], "the CSR asks for no names");
-    refused(
+    csr_is_refused(
+        &setup,
+        "/",
+        &[],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for no names, neither by common name nor by SAN
+
+"#]],
+    );
+    csr_is_refused(
+        &setup,
+        "/O=Nobody",
+        &[],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for no names, neither by common name nor by SAN
+
+"#]],
+    );
+}
+
+#[test]
+fn wildcard_is_refused() {
+    let setup = Setup::with_silent_ca();
+    csr_is_refused(
+        &setup,
         "/",
         &["*.a.test"],
-        "the CSR asks for *.a.test, and http-01 cannot prove a wildcard",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+
+"#]],
     );
-    refused(
+    csr_is_refused(
+        &setup,
         "/CN=*.a.test",
         &["a.test"],
-        "http-01 cannot prove a wildcard",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+
+"#]],
     );
-    refused(
-        "/CN=Web server",
-        &[],
-        "the CSR asks for `Web server`, which is no DNS name",
-    );
-    refused("/", &["a.test", "b\u{fc}cher.test"], "which is no DNS name");
-    refused(
-        "/",
-        &["a..test"],
-        "the CSR asks for `a..test`, which is no DNS name",
-    );
-    refused(
-        "/",
-        &["email:me@a.test", "a.test"],
-        "neither DNS name nor IP",
-    );
-    refused("/", &["URI:http://a.test/"], "neither DNS name nor IP");
 }
 
 #[test]
-fn the_account_key_is_not_for_certificates() {
+fn csr_for_something_other_than_a_dns_name_is_refused() {
     let setup = Setup::with_silent_ca();
+    csr_is_refused(
+        &setup,
+        "/CN=Web server",
+        &[],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for `Web server`, which is no DNS name (in its xn-- form, if any)
+
+"#]],
+    );
+    csr_is_refused(
+        &setup,
+        "/",
+        &["a.test", "b\u{fc}cher.test"],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for `bücher.test`, which is no DNS name (in its xn-- form, if any)
+
+"#]],
+    );
+    csr_is_refused(
+        &setup,
+        "/",
+        &["a..test"],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for `a..test`, which is no DNS name (in its xn-- form, if any)
+
+"#]],
+    );
+    csr_is_refused(
+        &setup,
+        "/",
+        &["email:me@a.test", "a.test"],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for a name that is neither DNS name nor IP
+
+"#]],
+    );
+    csr_is_refused(
+        &setup,
+        "/",
+        &["URI:http://a.test/"],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for a name that is neither DNS name nor IP
+
+"#]],
+    );
+}
+
+#[track_caller]
+fn csr_is_refused(setup: &Setup<SilentCa>, subject: &str, names: &[&str], stderr: Inline) {
+    setup.csr(subject, names);
+    setup.run_is_refused(setup.getcrt(), stderr);
+}
+
+#[test]
+fn csr_for_the_account_key_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let account = setup.path("account.key");
     for kind in ["RSA:2048", "EC:P-256", "ED25519"] {
-        key(&setup.path("account.key"), kind);
-        csr(
-            &setup.path("domain.csr"),
-            &setup.path("account.key"),
-            "/",
-            &["a.test"],
+        key(&account, kind);
+        csr(&setup.path("domain.csr"), &account, "/", &["a.test"]);
+        setup.run_is_refused(
+            setup.getcrt(),
+            str![[r#"
+Parsing account key...
+Parsing CSR...
+error: CSR contains a public key for a known account, namely the account key's own
+hint: the certificate needs a key of its own: make one, and the CSR with it
+
+"#]],
         );
-        let outcome = setup.getcrt().outcome();
-        setup.refused(&outcome, "CSR contains a public key for a known account");
-        outcome.says("\nhint: the certificate needs a key of its own");
     }
 }
 
 #[test]
-fn acme_dirs_that_are_none() {
+fn acme_dir_that_cannot_be_used_is_refused() {
     let setup = Setup::with_silent_ca();
-    let acme = setup.path("acme");
-    fs::remove_dir(&acme).unwrap();
-    setup.refused(
-        &setup.getcrt().outcome(),
-        "--acme-dir acme: No such file or directory",
-    );
-    fs::write(&acme, "").unwrap();
-    setup.refused(
-        &setup.getcrt().outcome(),
-        "--acme-dir acme: this is no directory",
-    );
-    fs::remove_file(&acme).unwrap();
-    fs::create_dir(&acme).unwrap();
-    set_mode(&acme, 0o555);
-    let outcome = setup.getcrt_without_privileges().outcome();
-    setup.refused(
-        &outcome,
-        "--acme-dir acme: no file can be made in it: Permission denied",
+    let acme_dir = setup.acme_dir();
+    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+
+    fs::remove_dir(&acme_dir).unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --acme-dir acme: No such file or directory (os error 2)
+
+"#]]);
+
+    fs::write(&acme_dir, "").unwrap();
+    is_refused(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --acme-dir acme: this is no directory
+
+"#]]);
+
+    fs::remove_file(&acme_dir).unwrap();
+    fs::create_dir(&acme_dir).unwrap();
+    set_mode(&acme_dir, 0o555);
+    setup.run_is_refused(
+        setup.getcrt_without_privileges(),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --acme-dir acme: no file can be made in it: Permission denied (os error 13)
+
+"#]],
     );
 }
 
 #[test]
-fn outputs_that_are_none() {
+fn output_that_cannot_be_replaced_is_refused() {
     let setup = Setup::with_silent_ca();
-    let refused = |output: &str, told: &str| {
-        let outcome = setup.getcrt().args(&["--output", output]).outcome();
-        setup.refused(&outcome, told);
-    };
-    refused("acme", "--output acme: this is no regular file");
-    refused(
-        "/dev/null",
-        "--output /dev/null: this is no regular file; for stdout leave -o out",
-    );
-    refused(
-        "/dev/stdout",
-        "this is no regular file; for stdout leave -o out",
-    );
-    refused(
-        "nowhere/out.crt",
-        "--output nowhere/out.crt: no file can be made in its directory: No such file",
-    );
-    refused("new/", "--output new/: this names a directory, not a file");
-    // What is there must not be lost.
-    refused(
-        "account.key",
-        "--output account.key: there is a PRIVATE KEY in this file, which would be lost",
-    );
-    refused(
-        "domain.csr",
-        "--output domain.csr: there is a CERTIFICATE REQUEST in this file, which would be lost",
-    );
-    // Nor may it be shown.
-    let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
-    fs::write(
-        setup.path("damaged.key"),
-        format!("-----BEGIN PRIVATE KEY\n{secret}\n-----END PRIVATE KEY-----\n"),
-    )
-    .unwrap();
-    let outcome = setup.getcrt().args(&["-o", "damaged.key"]).outcome();
-    setup.refused(&outcome, "there is a DAMAGED PEM BLOCK in this file");
-    outcome.says_not("MIGH");
     std::os::unix::fs::symlink("loop", setup.path("loop")).unwrap();
-    refused("loop", "oo many levels of symbolic links");
+    output_is_refused(
+        &setup,
+        "acme",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output acme: this is no regular file; for stdout leave -o out
 
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "new/",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output new/: this names a directory, not a file
+
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "nowhere/out.crt",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output nowhere/out.crt: no file can be made in its directory: No such file or directory (os error 2)
+
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "/dev/null",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output /dev/null: this is no regular file; for stdout leave -o out
+
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "/dev/stdout",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output /dev/stdout: this is no regular file; for stdout leave -o out
+
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "loop",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output loop: too many levels of symbolic links
+
+"#]],
+    );
+}
+
+#[test]
+fn output_to_a_key_or_a_csr_is_refused() {
+    let setup = Setup::with_silent_ca();
+    output_is_refused(
+        &setup,
+        "account.key",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output account.key: there is a PRIVATE KEY in this file, which would be lost; name another file
+
+"#]],
+    );
+    output_is_refused(
+        &setup,
+        "domain.csr",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output domain.csr: there is a CERTIFICATE REQUEST in this file, which would be lost; name another file
+
+"#]],
+    );
+    // A label is shown, but one that is damaged may hold a part of the key.
+    let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+    let damaged = format!("-----BEGIN PRIVATE KEY\n{secret}\n-----END PRIVATE KEY-----\n");
+    fs::write(setup.path("damaged.key"), damaged).unwrap();
+    output_is_refused(
+        &setup,
+        "damaged.key",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output damaged.key: there is a DAMAGED PEM BLOCK in this file, which would be lost; name another file
+
+"#]],
+    );
+}
+
+#[test]
+fn output_to_a_large_file_is_refused() {
+    let setup = Setup::with_silent_ca();
     let large = fs::File::create(setup.path("large.crt")).unwrap();
     large.set_len(400 << 20).unwrap();
-    refused(
+    output_is_refused(
+        &setup,
         "large.crt",
-        "--output large.crt: the file is larger than 4 MiB",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output large.crt: the file is larger than 4 MiB
+
+"#]],
     );
     assert_eq!(large.metadata().unwrap().len(), 400 << 20);
+}
 
-    // A file that could be written, in a directory where it cannot be replaced.
+#[track_caller]
+fn output_is_refused(setup: &Setup<SilentCa>, output: &str, stderr: Inline) {
+    setup.run_is_refused(setup.getcrt().args(&["--output", output]), stderr);
+}
+
+#[test]
+fn output_in_a_read_only_directory_is_refused() {
+    let setup = Setup::with_silent_ca();
+    // The file itself could be written, but it could not be replaced as a whole.
     set_mode(setup.directory(), 0o555);
-    let outcome = setup
-        .getcrt_without_privileges()
-        .args(&["-o", "old.crt"])
-        .outcome();
-    setup.refused(
-        &outcome,
-        "--output old.crt: no file can be made in its directory: Permission denied",
+    let run = setup.getcrt_without_privileges();
+    setup.run_is_refused(
+        run.args(&["-o", "old.crt"]),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output old.crt: no file can be made in its directory: Permission denied (os error 13)
+
+"#]],
     );
     assert_eq!(text(&setup.path("old.crt")), OLD_CERTIFICATE);
 }
 
 #[test]
-fn unreadable_files_are_named() {
+fn ca_bundle_that_cannot_be_used_is_refused() {
     let setup = Setup::with_silent_ca();
-    set_mode(&setup.path("account.key"), 0o000);
-    let outcome = setup.getcrt_without_privileges().outcome();
-    setup.refused(&outcome, "Error loading account.key: Permission denied");
-    set_mode(&setup.path("account.key"), 0o600);
-    set_mode(&setup.path("domain.csr"), 0o000);
-    let outcome = setup.getcrt_without_privileges().outcome();
-    setup.refused(&outcome, "Error loading domain.csr: Permission denied");
-    set_mode(&setup.path("domain.csr"), 0o600);
-    let bundle = |name: &str, told: &str| {
-        let outcome = setup.getcrt().args(&["--ca-bundle", name]).outcome();
-        outcome.failed(told);
-        assert!(!setup.ca.was_asked());
+    let is_refused = |bundle: &str, stderr: Inline| {
+        setup.run_is_refused(setup.getcrt().args(&["--ca-bundle", bundle]), stderr);
     };
-    bundle(
+    is_refused(
         "missing.pem",
-        "Error loading missing.pem: No such file or directory",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: Error loading missing.pem: No such file or directory (os error 2)
+
+"#]],
     );
-    bundle(
+    is_refused(
         "domain.key",
-        "Error loading domain.key: no PEM certificate in it",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: Error loading domain.key: no PEM certificate in it
+
+"#]],
     );
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(setup.path("damaged.pem"), damaged).unwrap();
-    bundle(
+    // OpenSSL's own words differ from release to release.
+    is_refused(
         "damaged.pem",
-        "Error loading damaged.pem: a certificate in it is damaged: ",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: Error loading damaged.pem: a certificate in it is damaged: error:[..]
+
+"#]],
     );
 }
 
 #[test]
-fn only_https_is_spoken() {
+fn directory_url_without_https_is_refused() {
     let setup = Setup::with_silent_ca();
+    let fails_with = |url: &str, told: &str| {
+        let run = setup.getcrt().args(&["--directory-url", url]);
+        let outcome = run.outcome();
+        outcome.failed(told);
+        setup.nothing_is_left_in_the_directories(&outcome);
+        outcome
+    };
+    fails_with("http://127.0.0.1/dir", "").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+error: cannot use the directory: `http://127.0.0.1/dir` is no https URL, and ACME is spoken over https only
+
+"#]]);
     for url in [
-        "http://127.0.0.1/dir",
         "file:///etc/passwd",
         "127.0.0.1",
         "https://",
         "",
         "https:///dir",
     ] {
-        let outcome = setup.getcrt().args(&["--directory-url", url]).outcome();
-        outcome.failed(&format!(
-            "`{url}` is no https URL, and ACME is spoken over https only"
-        ));
+        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
+        fails_with(url, &told);
     }
+    assert!(!setup.ca.was_asked());
 }
 
 /// A value in DER.
@@ -466,11 +968,11 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn csrs_that_are_damaged_and_signed() {
+fn damaged_csr_with_a_good_signature_is_refused() {
     let setup = Setup::with_silent_ca();
     let key = PKey::private_key_from_pem(text(&setup.path("domain.key")).as_bytes()).unwrap();
     let public = key.public_key_to_der().unwrap();
-    let refused = |public: &[u8], extensions: &[&[u8]], told: &str| {
+    let is_refused = |public: &[u8], extensions: &[&[u8]], stderr: Inline| {
         // CertificationRequest, RFC 2986, section 4.
         let list = der(0x30, &extensions.concat());
         let request = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e";
@@ -484,37 +986,72 @@ fn csrs_that_are_damaged_and_signed() {
         let signature = der(3, &[b"\0", &signature[..]].concat());
         let csr = der(0x30, &[&info[..], ecdsa_with_sha256, &signature].concat());
         fs::write(setup.path("domain.csr"), csr).unwrap();
-        let told = format!("Error loading domain.csr: {told}");
-        setup.refused(&setup.getcrt().outcome(), &told);
+        setup.run_is_refused(setup.getcrt(), stderr);
     };
-    let names = |names: &[u8]| {
-        der(
-            0x30,
-            &[b"\x06\x03\x55\x1d\x11", &der(4, names)[..]].concat(),
-        )
+    let subject_alt_name = |names: &[u8]| {
+        let id = b"\x06\x03\x55\x1d\x11";
+        der(0x30, &[&id[..], &der(4, names)].concat())
     };
-    let good = names(&der(0x30, b"\x82\x06a.test"));
-    let two = "the CSR's subjectAltName extension is damaged, or there are 2 of it";
-    refused(&public, &[&good, &good], two);
-    let one = "the CSR's subjectAltName extension is damaged, or there are 1 of it";
-    refused(&public, &[&names(b"\x30\x20\x82\x06a.test")], one);
-    let none = "the CSR's extensions are damaged";
-    refused(&public, &[&der(0x30, b"\x05\x00")], none);
-    // The identifier of elliptic curves' keys, and then one that nobody knows.
+    let good = subject_alt_name(&der(0x30, b"\x82\x06a.test"));
+    is_refused(
+        &public,
+        &[&good, &good],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's subjectAltName extension is damaged, or there are 2 of it
+
+"#]],
+    );
+    let too_long = subject_alt_name(b"\x30\x20\x82\x06a.test");
+    is_refused(
+        &public,
+        &[&too_long],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's subjectAltName extension is damaged, or there are 1 of it
+
+"#]],
+    );
+    let not_an_extension = der(0x30, b"\x05\x00");
+    is_refused(
+        &public,
+        &[&not_an_extension],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's extensions are damaged
+
+"#]],
+    );
+    // The identifier of elliptic curve keys becomes one that nobody knows.
     let id = b"\x2a\x86\x48\xce\x3d\x02\x01";
     let place = public.windows(id.len()).position(|bytes| bytes == id);
-    let mut strange = public.clone();
-    strange[place.unwrap() + id.len() - 1] = 0x7f;
-    let unknown = "the CSR's key is of an unknown kind";
-    refused(&strange, &[&good], unknown);
+    let mut unknown = public.clone();
+    unknown[place.unwrap() + id.len() - 1] = 0x7f;
+    is_refused(
+        &unknown,
+        &[&good],
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's key is of an unknown kind
+
+"#]],
+    );
 }
 
 #[test]
-fn too_few_files_to_watch_for_signals() {
+fn too_few_file_descriptors_for_signals_is_an_error() {
     let setup = Setup::with_silent_ca();
-    // The one that is left opens libraries.
-    let script = "ulimit -n 4; exec \"$0\" \"$@\"";
-    let run = setup.with_options(Run::of("sh").args(&["-c", script, GETCRT]));
-    let outcome = run.outcome();
-    outcome.failed("cannot watch for signals: Too many open files (os error 24)");
+    // The one beyond stdin, stdout and stderr is needed to load the shared libraries.
+    let run = setup.getcrt_by("sh", &["-c", "ulimit -n 4; exec \"$0\" \"$@\""]);
+    setup.run_is_refused(
+        run,
+        str![[r#"
+error: cannot watch for signals: Too many open files (os error 24)
+
+"#]],
+    );
 }

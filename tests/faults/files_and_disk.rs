@@ -1,5 +1,6 @@
 //! Files, disks, permissions, and where the output goes.
 
+use std::os::unix::fs::{chown, symlink};
 use std::sync::{Arc, OnceLock};
 
 use crate::support::is_skipped_without_mounts;
@@ -8,25 +9,57 @@ use crate::support::pebble;
 use crate::support::prelude::*;
 
 #[test]
-fn foreign_token_file_is_refused() {
+fn foreign_file_in_the_acme_dir_is_kept() {
     let setup = Setup::with_fake_ca(|ca| ca);
-    let foreign = setup.path("acme").join(token(1));
+    let foreign = setup.acme_dir().join(token(1));
     fs::write(&foreign, "something that is not ours").unwrap();
     let outcome = setup.getcrt().outcome();
-    outcome
-        .failed("cannot write the challenge file acme/")
-        .says("a foreign file has that name");
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: a foreign file has that name: look what it is, remove it if nothing needs it
+
+"#]]);
     assert_eq!(text(&foreign), "something that is not ours");
-    assert_eq!(listing(&setup.path("acme")), [token(1)]);
-    // A link is no file of ours either, wherever it leads.
-    let target = setup.path("target");
+    assert_eq!(listing(&setup.acme_dir()), [token(1)]);
+    assert_eq!(setup.ca.violations(), [""; 0]);
+}
+
+/// getcrt makes no links, so this one is foreign wherever it leads.
+#[test]
+fn foreign_link_in_the_acme_dir_is_kept() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let (link, target) = (setup.acme_dir().join(token(1)), setup.path("target"));
     fs::write(&target, "").unwrap();
-    fs::remove_file(&foreign).unwrap();
-    std::os::unix::fs::symlink(&target, &foreign).unwrap();
-    setup
-        .getcrt()
-        .outcome()
-        .failed("a foreign file has that name");
+    symlink(&target, &link).unwrap();
+    let outcome = setup.getcrt().outcome();
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: a foreign file has that name: look what it is, remove it if nothing needs it
+
+"#]]);
+    assert_eq!(fs::read_link(&link).unwrap(), target);
     assert_eq!(text(&target), "");
     assert_eq!(setup.ca.violations(), [""; 0]);
 }
@@ -34,35 +67,66 @@ fn foreign_token_file_is_refused() {
 #[test]
 fn leftovers_of_a_killed_run_are_replaced() {
     let setup = Setup::with_fake_ca(|ca| ca);
-    let acme = setup.path("acme");
-    fs::write(acme.join(token(0)), "").unwrap();
-    fs::write(acme.join(token(1)), format!("{}.", token(1))).unwrap();
-    set_mode(&acme.join(token(1)), 0o600);
+    let leave = |number: usize, content: &str, mode: u32| {
+        let path = setup.acme_dir().join(token(number));
+        fs::write(&path, content).unwrap();
+        set_mode(&path, mode);
+    };
+    leave(0, "", 0o666);
+    leave(1, &format!("{}.", token(1)), 0o600);
     setup.issues().issued();
 }
 
-/// Runs in a mount namespace where `folder` is a file system of `size`.
-fn on_a_small_disk(setup: &Setup<FakeCa>, folder: &str, size: &str) -> Run {
-    let script = format!("mount -t tmpfs -o size={size} none {folder} && exec \"$0\" \"$@\"");
-    setup.getcrt_with_mounts(&script)
+#[test]
+fn locked_leftover_is_replaced() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let leftover = fs::File::create(setup.acme_dir().join(token(0))).unwrap();
+    leftover.lock().unwrap();
+    setup.issues().issued();
 }
 
 #[test]
-fn full_disk_is_an_error() {
+fn full_disk_for_the_output_is_noticed_before_the_ca_is_asked() {
     if is_skipped_without_mounts("a full disk") {
         return;
     }
     let setup = Setup::with_fake_ca(|ca| ca);
     fs::create_dir(setup.path("small")).unwrap();
-    let outcome = on_a_small_disk(&setup, "small", "16k")
-        .args(&["-o", "small/out.crt"])
-        .outcome();
-    outcome.failed("--output small/out.crt: no room for a certificate: No space left on device");
+    let run = with_a_small_disk(&setup, "small", "16k");
+    let outcome = run.args(&["-o", "small/out.crt"]).outcome();
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+error: --output small/out.crt: no room for a certificate: No space left on device (os error 28)
+
+"#]]);
+    setup.nothing_is_left(&outcome);
     assert_eq!(setup.ca.requests(), [""; 0]);
-    let outcome = on_a_small_disk(&setup, "acme", "4k").outcome();
-    outcome
-        .failed("cannot write the challenge file acme/")
-        .says("No space left on device");
+}
+
+#[test]
+fn full_disk_for_the_challenge_files_is_an_error() {
+    if is_skipped_without_mounts("a full disk") {
+        return;
+    }
+    let setup = Setup::with_fake_ca(|ca| ca);
+    setup.run_fails(with_a_small_disk(&setup, "acme", "4k"), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: No space left on device (os error 28)
+
+"#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
 }
 
@@ -72,16 +136,29 @@ fn read_only_disk_is_an_error() {
         return;
     }
     let setup = Setup::with_fake_ca(|ca| ca);
-    let outcome = on_a_small_disk(&setup, "acme", "1m,ro").outcome();
-    outcome.failed("--acme-dir acme: no file can be made in it: Read-only file system");
+    setup.run_fails(
+        with_a_small_disk(&setup, "acme", "1m,ro"),
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+error: --acme-dir acme: no file can be made in it: Read-only file system (os error 30)
+
+"#]],
+    );
     assert_eq!(setup.ca.requests(), [""; 0]);
+}
+
+/// A run in a mount namespace where `folder` is a file system of `size`.
+fn with_a_small_disk(setup: &Setup<FakeCa>, folder: &str, size: &str) -> Run {
+    let script = format!("mount -t tmpfs -o size={size} none {folder} && exec \"$0\" \"$@\"");
+    setup.getcrt_with_mounts(&script)
 }
 
 #[test]
 fn poor_environment_suffices() {
     let setup = Setup::with_fake_ca(|ca| ca);
-    let script = "ulimit -n 24; exec \"$0\" \"$@\" <&-";
-    let run = setup.with_options(Run::of("sh").args(&["-c", script, GETCRT]));
+    let run = setup.getcrt_by("sh", &["-c", "ulimit -n 24; exec \"$0\" \"$@\" <&-"]);
     let outcome = run
         .env("HOME", "")
         .env("LC_ALL", "xx_XX")
@@ -97,135 +174,232 @@ fn runs_at_once_do_not_disturb_each_other() {
     for run in runs {
         let outcome = run.outcome();
         outcome.issued();
-        setup.verify_pem(&outcome.stdout, &crate::support::pebble::NAMES);
+        setup.verify_pem(&outcome.stdout, &pebble::NAMES);
     }
     assert_eq!(listing(&setup.acme_dir()), [""; 0]);
 }
 
 #[test]
-fn locked_leftover_is_replaced() {
-    let setup = Setup::with_fake_ca(|ca| ca);
-    let path = setup.path("acme").join(token(0));
-    let file = fs::File::create(&path).unwrap();
-    file.lock().unwrap();
-    setup.issues().issued();
-}
-
-#[test]
-fn output_of_another_owner_is_a_warning() {
+fn output_whose_owner_cannot_be_kept_is_a_warning() {
     if is_skipped_without_root("a file at --output that belongs to somebody else") {
         return;
     }
     let setup = Setup::with_fake_ca(|ca| ca);
-    let leftover = setup.acme_dir().join(token(0));
-    fs::write(&leftover, "").unwrap();
-    set_mode(&leftover, 0o666);
-    std::os::unix::fs::chown(setup.path("old.crt"), Some(12345), Some(54321)).unwrap();
-    // A directory that cannot be opened cannot be synced.
+    chown(setup.path("old.crt"), Some(12345), Some(54321)).unwrap();
+    let run = setup.getcrt_without_privileges();
+    let outcome = run.args(&["-o", "old.crt"]).outcome();
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: --output old.crt: its owner, group or mode cannot be kept: Operation not permitted (os error 1)
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    setup.nothing_is_left(&outcome);
+}
+
+#[test]
+fn output_directory_that_cannot_be_synced_is_a_warning() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    // To sync a directory, it has to be opened for reading.
     set_mode(setup.directory(), 0o333);
     let run = setup.getcrt_without_privileges();
     let outcome = run.args(&["-o", "old.crt"]).outcome();
-    outcome.exits(0).says("\nCertificate signed!\n");
-    for told in [
-        "--output old.crt: its owner, group or mode cannot be kept: Operation not permitted",
-        "--output old.crt is written, but may not survive a power failure: Permission denied",
-    ] {
-        outcome.says(told);
-    }
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: --output old.crt is written, but may not survive a power failure: Permission denied (os error 13)
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    set_mode(setup.directory(), 0o755);
+    setup.nothing_is_left(&outcome);
 }
 
 #[test]
 fn challenge_file_that_cannot_be_removed_is_a_warning() {
-    let directory: Arc<OnceLock<PathBuf>> = Arc::default();
-    let shared = Arc::clone(&directory);
-    let close = move |request: &Request, _| {
-        if !request.user_agent.starts_with("getcrt/") {
-            set_mode(shared.get().unwrap(), 0o555);
-        }
-        None
-    };
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, close);
-    directory.set(setup.path("acme")).unwrap();
+    let setup = with_validations_that_change_the_acme_dir(|acme_dir| set_mode(acme_dir, 0o555));
     let outcome = setup.getcrt_without_privileges().outcome();
-    outcome
-        .exits(0)
-        .says("\nwarning: acme/tOkEn-")
-        .says(" is left, for it cannot be removed: Permission denied");
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+warning: acme/[TOKEN]0 is left, for it cannot be removed: Permission denied (os error 13)
+warning: acme/[TOKEN]1 is left, for it cannot be removed: Permission denied (os error 13)
+warning: acme/[TOKEN]2 is left, for it cannot be removed: Permission denied (os error 13)
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    assert_eq!(listing(&setup.acme_dir()), [token(0), token(1), token(2)]);
 }
 
 #[test]
 fn challenge_file_that_cannot_be_read_is_removed() {
-    let directory: Arc<OnceLock<PathBuf>> = Arc::default();
-    let shared = Arc::clone(&directory);
-    let hide = move |request: &Request, _| {
+    let setup = with_validations_that_change_the_acme_dir(|acme_dir| {
+        for name in listing(acme_dir) {
+            set_mode(&acme_dir.join(name), 0o200);
+        }
+    });
+    let outcome = setup.getcrt_without_privileges().outcome();
+    outcome.issued();
+    setup.nothing_is_left(&outcome);
+}
+
+/// Each time that the CA fetches a challenge file, the acme-dir is changed.
+fn with_validations_that_change_the_acme_dir(
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> Setup<FakeCa> {
+    // The web server starts before the directory is known.
+    let acme_dir: Arc<OnceLock<PathBuf>> = Arc::default();
+    let known = Arc::clone(&acme_dir);
+    let on_request = move |request: &Request, _| {
         if !request.user_agent.starts_with("getcrt/") {
-            for name in listing(shared.get().unwrap()) {
-                set_mode(&shared.get().unwrap().join(name), 0o200);
-            }
+            change(known.get().unwrap());
         }
         None
     };
-    let setup = Setup::with_fake_ca_and_web(|ca| ca, hide);
-    directory.set(setup.path("acme")).unwrap();
-    let outcome = setup.getcrt_without_privileges().outcome();
-    outcome.exits(0).says_not(" is left");
-    setup.nothing_is_left(&outcome);
+    let setup = Setup::with_fake_ca_and_web(|ca| ca, on_request);
+    acme_dir.set(setup.acme_dir()).unwrap();
+    setup
 }
 
 #[test]
 fn full_stdout_loses_no_certificate() {
     let setup = Setup::with_pebble();
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let outcome = setup.getcrt().stdout(full).outcome();
-    outcome.failed_to_deliver(
-        "the certificate was issued, but cannot be written: stdout: No space left on device",
-    );
-    let start = outcome
-        .stderr
-        .find("-----BEGIN")
-        .expect("the certificate is lost");
-    setup.verify_pem(&outcome.stderr[start..], &pebble::NAMES);
-    outcome.says_not("Certificate signed!");
-    // Errors are told under --quiet too, and this one has a certificate to save.
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    setup
-        .getcrt()
-        .arg("--quiet")
-        .stdout(full)
-        .outcome()
-        .says("-----END CERTIFICATE-----\n");
+    let outcome = setup.getcrt().stdout(full_device()).outcome();
+    certificate_is_on_stderr(&setup, &outcome);
+    outcome.stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
+hint: the certificate follows: save it where it belongs
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+
+"#]]);
+}
+
+/// --quiet hides no error, and this one comes with a certificate.
+#[test]
+fn quiet_loses_no_certificate() {
+    let setup = Setup::with_pebble();
+    let run = setup.getcrt().arg("--quiet");
+    let outcome = run.stdout(full_device()).outcome();
+    certificate_is_on_stderr(&setup, &outcome);
+    outcome.stderr_is(str![[r#"
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
+hint: the certificate follows: save it where it belongs
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+
+"#]]);
+}
+
+fn full_device() -> fs::File {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).open("/dev/full").unwrap()
 }
 
 #[test]
-fn closed_stdout_loses_no_certificate() {
+fn read_only_stdout_loses_no_certificate() {
     let setup = Setup::with_pebble();
-    // Closed: found out before anything is asked of the CA.
-    let closed = setup
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >&-"])
-        .outcome();
-    closed
-        .failed("stdout is closed; name a file with -o")
-        .says_not("Getting directory");
-    setup
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" --dry-run >&-"])
-        .outcome()
-        .exits(0);
-    // Open for reading only: nothing could be written to it.
-    let reading = fs::File::open("/dev/null").unwrap();
-    let outcome = setup.getcrt().stdout(reading).outcome();
-    outcome.failed_to_deliver("cannot be written: stdout: Bad file descriptor");
-    outcome.says("-----BEGIN CERTIFICATE-----\n");
-    // Thrown away on purpose: so be it.
-    setup
-        .getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >/dev/null"])
-        .outcome()
-        .exits(0);
+    let read_only = fs::File::open("/dev/null").unwrap();
+    let outcome = setup.getcrt().stdout(read_only).outcome();
+    certificate_is_on_stderr(&setup, &outcome);
+    outcome.stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Bad file descriptor (os error 9)
+hint: the certificate follows: save it where it belongs
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+
+"#]]);
 }
 
 #[test]
@@ -234,10 +408,77 @@ fn lost_reader_of_stdout_loses_no_certificate() {
     let mut run = setup.getcrt().start();
     drop(run.child.stdout.take());
     let outcome = run.outcome();
-    outcome.failed_to_deliver(
-        "the certificate was issued, but cannot be written: stdout: Broken pipe",
+    certificate_is_on_stderr(&setup, &outcome);
+    outcome.stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+a.test verified!
+www.a.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Broken pipe (os error 32)
+hint: the certificate follows: save it where it belongs
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+
+"#]]);
+}
+
+/// The certificate was issued but could not be delivered, so it follows the error.
+#[track_caller]
+fn certificate_is_on_stderr(setup: &Setup<Pebble>, outcome: &Outcome) {
+    outcome.failed_to_deliver("the certificate was issued, but cannot be written: ");
+    let start = outcome.stderr.find("-----BEGIN");
+    let start = start.expect("the certificate is lost");
+    setup.verify_pem(&outcome.stderr[start..], &pebble::NAMES);
+}
+
+#[test]
+fn closed_stdout_is_noticed_before_the_ca_is_asked() {
+    let setup = Setup::with_silent_ca();
+    let run = setup.getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >&-"]);
+    setup.run_is_refused(
+        run,
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: stdout is closed; name a file with -o
+
+"#]],
     );
-    outcome.says("-----BEGIN CERTIFICATE-----\n");
+}
+
+#[test]
+fn dry_run_needs_no_stdout() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let run = setup.getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" --dry-run >&-"]);
+    let outcome = run.outcome();
+    outcome.exits(0);
+    setup.nothing_is_left(&outcome);
+}
+
+/// Unlike a closed stdout, this is what the user asked for.
+#[test]
+fn certificate_may_go_to_dev_null() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let run = setup.getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >/dev/null"]);
+    let outcome = run.outcome();
+    outcome.exits(0);
+    setup.nothing_is_left(&outcome);
 }
 
 #[test]
@@ -256,27 +497,43 @@ fn chain_that_cannot_be_renamed_is_kept() {
         ("PEBBLE_VA_SLEEPTIME", "5"),
     ]);
     let output = setup.path("out.crt");
-    let run = setup
-        .getcrt()
-        .args(&["-o", output.to_str().unwrap()])
-        .start();
+    let run = setup.getcrt().args(&["-o", output.to_str().unwrap()]);
+    let run = run.start();
     await_that("the challenge files", || {
-        listing(&setup.acme_dir()).len() == 2
+        listing(&setup.acme_dir()).len() == pebble::NAMES.len()
     });
-    // Somebody makes a directory of that name meanwhile.
+    // Meanwhile somebody makes a directory of that name.
     fs::create_dir(&output).unwrap();
     fs::write(output.join("x"), "").unwrap();
     let outcome = run.outcome();
-    outcome.failed_to_deliver("the certificate was issued, but cannot be written: it is in ");
-    let start = outcome
-        .stderr
-        .find("-----BEGIN")
-        .expect("the certificate is lost");
-    setup.verify_pem(&outcome.stderr[start..], &pebble::NAMES);
-    let kept = listing(&setup.path(""))
-        .into_iter()
-        .find(|name| name.starts_with(".getcrt"))
-        .unwrap();
+    certificate_is_on_stderr(&setup, &outcome);
+    outcome.stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+...
+Signing certificate...
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.getcrt-[..]: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
+hint: the certificate follows: save it where it belongs
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+
+"#]]);
+    let mut files = listing(setup.directory()).into_iter();
+    let kept = files.find(|name| name.starts_with(".getcrt")).unwrap();
     outcome.says(&kept);
     setup.verify_pem(&text(&setup.path(&kept)), &pebble::NAMES);
 }

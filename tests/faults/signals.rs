@@ -2,47 +2,73 @@
 
 use crate::support::pebble;
 use crate::support::prelude::*;
+use crate::support::run::Running;
 
 #[test]
-fn signals_while_polling_remove_all_files() {
+fn sigint_removes_all_files() {
+    signal_removes_all_files("INT", 2);
+}
+
+#[test]
+fn sigterm_removes_all_files() {
+    signal_removes_all_files("TERM", 15);
+}
+
+#[test]
+fn sighup_removes_all_files() {
+    signal_removes_all_files("HUP", 1);
+}
+
+fn signal_removes_all_files(name: &str, number: i32) {
     let setup = Setup::with_pebble_and_variables(&[
         ("PEBBLE_VA_NOSLEEP", "0"),
         ("PEBBLE_VA_SLEEPTIME", "30"),
     ]);
-    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
-        // The shell this test was started from may have told its children to ignore SIGINT.
-        let run = setup.getcrt_by("env", &["--default-signal=INT,HUP"]);
-        let output = setup.path("out.crt");
-        let run = run.args(&["-o", output.to_str().unwrap()]).start();
-        await_that("the challenge files", || {
-            listing(&setup.acme_dir()).len() == 2
-        });
-        run.signal(name);
-        let outcome = run.outcome();
-        outcome
-            .dies_of(number)
-            .check("stdout is not empty", outcome.stdout.is_empty());
-        assert_eq!(listing(&setup.acme_dir()), [""; 0], "{outcome}");
-        assert!(
-            !listing(&setup.path(""))
-                .iter()
-                .any(|name| name.starts_with(".getcrt")),
-            "{outcome}"
-        );
-        assert!(!output.exists());
-    }
+    // The shell that started this test may have told its children to ignore SIGINT.
+    let run = setup.getcrt_by("env", &["--default-signal=INT,HUP"]);
+    let run = start_and_await_challenge_files(&setup, run.args(&["-o", "out.crt"]));
+    run.signal(name);
+    let outcome = run.outcome();
+    outcome
+        .dies_of(number)
+        .check("stdout is not empty", outcome.stdout.is_empty())
+        .stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/my-account/[ID]
+This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying www.a.test...
+...
+
+"#]]);
+    setup.nothing_is_left_in_the_directories(&outcome);
+    assert!(!setup.path("out.crt").exists());
 }
 
 #[test]
-fn ignored_sighup_is_respected() {
+fn ignored_sighup_stays_ignored() {
     let setup = Setup::with_pebble_and_variables(&[
         ("PEBBLE_VA_NOSLEEP", "0"),
         ("PEBBLE_VA_SLEEPTIME", "8"),
     ]);
-    let run = setup.getcrt_by("env", &["--ignore-signal=HUP"]).start();
-    await_that("the challenge files", || {
-        listing(&setup.acme_dir()).len() == 2
-    });
+    let run = setup.getcrt_by("env", &["--ignore-signal=HUP"]);
+    let run = start_and_await_challenge_files(&setup, run);
     run.signal("HUP");
     setup.verify(&run.outcome(), &pebble::NAMES);
+}
+
+/// Starts a run whose challenge files are not validated at once, so that it is still polling when this returns.
+fn start_and_await_challenge_files(setup: &Setup<Pebble>, run: Run) -> Running {
+    let run = run.start();
+    await_that("the challenge files", || {
+        listing(&setup.acme_dir()).len() == pebble::NAMES.len()
+    });
+    run
 }

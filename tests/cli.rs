@@ -440,17 +440,45 @@ hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
 
 #[test]
 fn account_key_that_everyone_can_read_is_a_warning() {
-    let setup = Setup::with_silent_ca();
+    let setup = Setup::with_fake_ca(|ca| ca);
     set_mode(&setup.path("account.key"), 0o644);
-    // The warning does not end the run; the refused connection does.
-    let elsewhere = ["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"];
-    let outcome = setup.getcrt().args(&elsewhere).outcome();
-    outcome.failed("").stderr_is(str![[r#"
+    setup.issues().stderr_is(str![[r#"
 Parsing account key...
 warning: every user of this machine can read your account key: chmod go-rwx account.key
 Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+}
+
+/// The connection may be tried again within the second, so the number of warnings is not fixed.
+#[test]
+fn refused_connection_to_the_ca_is_an_error() {
+    let setup = Setup::with_silent_ca();
+    let nobody = ["--directory-url", "https://127.0.0.1:1/", "--timeout", "1"];
+    let outcome = setup.getcrt().args(&nobody).outcome();
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
 Found domains: a.test
 Getting directory...
+...
 error: cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused (os error 111)
 hint: no time was left (--timeout) for another try
 

@@ -185,7 +185,9 @@ fn output_whose_owner_cannot_be_kept_is_a_warning() {
         return;
     }
     let setup = Setup::with_fake_ca(|ca| ca);
-    chown(setup.path("old.crt"), Some(12345), Some(54321)).unwrap();
+    let output = setup.path("old.crt");
+    chown(&output, Some(12345), Some(54321)).unwrap();
+    set_mode(&output, 0o644);
     let run = setup.getcrt_without_privileges();
     let outcome = run.args(&["-o", "old.crt"]).outcome();
     outcome.exits(0).stderr_is(str![[r#"
@@ -250,7 +252,7 @@ Certificate signed!
 
 #[test]
 fn challenge_file_that_cannot_be_removed_is_a_warning() {
-    let setup = with_validations_that_change_the_acme_dir(|acme_dir| set_mode(acme_dir, 0o555));
+    let setup = when_the_ca_fetches_a_file(|file| set_mode(file.parent().unwrap(), 0o555));
     let outcome = setup.getcrt_without_privileges().outcome();
     outcome.exits(0).stderr_is(str![[r#"
 Parsing account key...
@@ -282,26 +284,21 @@ Certificate signed!
 
 #[test]
 fn challenge_file_that_cannot_be_read_is_removed() {
-    let setup = with_validations_that_change_the_acme_dir(|acme_dir| {
-        for name in listing(acme_dir) {
-            set_mode(&acme_dir.join(name), 0o200);
-        }
-    });
+    let setup = when_the_ca_fetches_a_file(|file| set_mode(file, 0o200));
     let outcome = setup.getcrt_without_privileges().outcome();
     outcome.issued();
     setup.nothing_is_left(&outcome);
 }
 
-/// Each time that the CA fetches a challenge file, the acme-dir is changed.
-fn with_validations_that_change_the_acme_dir(
-    change: impl Fn(&Path) + Send + Sync + 'static,
-) -> Setup<FakeCa> {
+/// A setup where something is done to each challenge file that the CA fetches.
+fn when_the_ca_fetches_a_file(change: impl Fn(&Path) + Send + Sync + 'static) -> Setup<FakeCa> {
     // The web server starts before the directory is known.
     let acme_dir: Arc<OnceLock<PathBuf>> = Arc::default();
     let known = Arc::clone(&acme_dir);
     let on_request = move |request: &Request, _| {
         if !request.user_agent.starts_with("getcrt/") {
-            change(known.get().unwrap());
+            let (_, name) = request.path.rsplit_once('/').unwrap();
+            change(&known.get().unwrap().join(name));
         }
         None
     };

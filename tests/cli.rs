@@ -175,6 +175,15 @@ For more information, try '--help'.
 "#]],
     );
     is_wrong(
+        &["--contact", ""],
+        str![[r#"
+error: invalid value '' for '--contact [<C>...]': the address is empty
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
         &["--contact", "a@a.test,b@b.test"],
         str![[r#"
 error: invalid value 'a@a.test,b@b.test' for '--contact [<C>...]': one address each: write --contact a@example.org b@example.org
@@ -212,14 +221,13 @@ For more information, try '--help'.
 #[test]
 fn wrong_usage_exits_with_2() {
     let setup = Setup::with_silent_ca();
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 9] = [
         &["--ca", &setup.ca.base_url(), "--staging"],
         &["--quiet", "-v"],
         &["--quiet", "--verbose"],
         &["--check-port", "65536"],
         &["--timeout", "0"],
         &["--timeout", "soon"],
-        &["--contact", ""],
         &["--contact", "mailto:a@a.test?subject=x"],
         &["--eab-kid", "kid-1"],
         &["--eab-hmac-key", "domain.key"],
@@ -244,7 +252,7 @@ fn wrong_usage(run: Run) -> Outcome {
 fn account_key_that_cannot_be_read_is_refused() {
     let setup = Setup::with_silent_ca();
     let account = setup.path("account.key");
-    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+    let is_refused = |stderr: Inline| setup.is_refused(stderr);
 
     set_mode(&account, 0o000);
     setup.run_is_refused(
@@ -287,7 +295,7 @@ fn file_without_an_account_key_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |content: &str, stderr: Inline| {
         fs::write(setup.path("account.key"), content).unwrap();
-        setup.run_is_refused(setup.getcrt(), stderr);
+        setup.is_refused(stderr);
     };
     let domain_key = setup.path("domain.key");
     let public = openssl(&["pkey", "-in", domain_key.to_str().unwrap(), "-pubout"]);
@@ -361,7 +369,7 @@ fn account_key_of_an_unsuitable_kind_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |kind: &str, stderr: Inline| {
         key(&setup.path("account.key"), kind);
-        setup.run_is_refused(setup.getcrt(), stderr);
+        setup.is_refused(stderr);
     };
     is_refused(
         "RSA:1024",
@@ -426,15 +434,12 @@ fn encrypted_account_key_is_refused_without_a_prompt() {
         }
         openssl(&arguments);
         set_mode(&account, 0o600);
-        setup.run_is_refused(
-            setup.getcrt(),
-            str![[r#"
+        setup.is_refused(str![[r#"
 Parsing account key...
 error: Error loading account.key: this key is encrypted, and no passphrase is ever asked for
 hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
 
-"#]],
-        );
+"#]]);
     }
 }
 
@@ -489,7 +494,7 @@ hint: no time was left (--timeout) for another try
 fn csr_that_cannot_be_read_is_refused() {
     let setup = Setup::with_silent_ca();
     let csr = setup.path("domain.csr");
-    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+    let is_refused = |stderr: Inline| setup.is_refused(stderr);
 
     set_mode(&csr, 0o000);
     setup.run_is_refused(
@@ -522,7 +527,7 @@ fn file_without_a_csr_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |content: &str, stderr: Inline| {
         fs::write(setup.path("domain.csr"), content).unwrap();
-        setup.run_is_refused(setup.getcrt(), stderr);
+        setup.is_refused(stderr);
     };
     let csr = text(&setup.path("domain.csr"));
     let certificate = self_signed(setup.directory(), "/CN=x", &["x.test"], "2");
@@ -566,15 +571,12 @@ fn csr_with_a_wrong_signature_is_refused() {
     let name = der.windows(6).position(|bytes| bytes == b"a.test");
     der[name.unwrap()] = b'b';
     fs::write(&csr, &der).unwrap();
-    setup.run_is_refused(
-        setup.getcrt(),
-        str![[r#"
+    setup.is_refused(str![[r#"
 Parsing account key...
 Parsing CSR...
 error: Error loading domain.csr: the CSR's signature does not verify, so the file is damaged
 
-"#]],
-    );
+"#]]);
 }
 
 #[test]
@@ -694,7 +696,7 @@ error: Error loading domain.csr: the CSR asks for a name that is neither DNS nam
 #[track_caller]
 fn csr_is_refused(setup: &Setup<SilentCa>, subject: &str, names: &[&str], stderr: Inline) {
     setup.csr(subject, names);
-    setup.run_is_refused(setup.getcrt(), stderr);
+    setup.is_refused(stderr);
 }
 
 #[test]
@@ -704,16 +706,13 @@ fn csr_for_the_account_key_is_refused() {
     for kind in ["RSA:2048", "EC:P-256", "ED25519"] {
         key(&account, kind);
         csr(&setup.path("domain.csr"), &account, "/", &["a.test"]);
-        setup.run_is_refused(
-            setup.getcrt(),
-            str![[r#"
+        setup.is_refused(str![[r#"
 Parsing account key...
 Parsing CSR...
 error: CSR contains a public key for a known account, namely the account key's own
 hint: the certificate needs a key of its own: make one, and the CSR with it
 
-"#]],
-        );
+"#]]);
     }
 }
 
@@ -721,7 +720,7 @@ hint: the certificate needs a key of its own: make one, and the CSR with it
 fn acme_dir_that_cannot_be_used_is_refused() {
     let setup = Setup::with_silent_ca();
     let acme_dir = setup.acme_dir();
-    let is_refused = |stderr: Inline| setup.run_is_refused(setup.getcrt(), stderr);
+    let is_refused = |stderr: Inline| setup.is_refused(stderr);
 
     fs::remove_dir(&acme_dir).unwrap();
     is_refused(str![[r#"
@@ -1014,7 +1013,7 @@ fn damaged_csr_with_a_good_signature_is_refused() {
         let signature = der(3, &[b"\0", &signature[..]].concat());
         let csr = der(0x30, &[&info[..], ecdsa_with_sha256, &signature].concat());
         fs::write(setup.path("domain.csr"), csr).unwrap();
-        setup.run_is_refused(setup.getcrt(), stderr);
+        setup.is_refused(stderr);
     };
     let subject_alt_name = |names: &[u8]| {
         let id = b"\x06\x03\x55\x1d\x11";

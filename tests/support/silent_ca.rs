@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use snapbox::data::Inline;
 
 use super::files::https;
-use super::run::{Outcome, Run};
+use super::run::Run;
 use super::setup::{Ca, Setup, user_directory};
 use super::web::Web;
 use super::{free_port, listen};
@@ -49,19 +49,18 @@ impl Setup<SilentCa> {
         Setup::new(directory, web, SilentCa { listener, port }, &["a.test"])
     }
 
+    /// getcrt must fail with this stderr, without asking the CA or leaving a file.
+    #[track_caller]
+    pub fn is_refused(&self, stderr: Inline) {
+        self.run_is_refused(self.getcrt(), stderr);
+    }
+
     /// `run` must fail with this stderr, without asking the CA or leaving a file.
     #[track_caller]
     pub fn run_is_refused(&self, run: Run, stderr: Inline) {
         let outcome = run.outcome();
-        self.refused(&outcome, "");
-        outcome.stderr_is(stderr);
-    }
-
-    /// The run has failed with `text` in its error line, the CA was not asked, and no file was left.
-    #[track_caller]
-    pub fn refused(&self, outcome: &Outcome, text: &str) {
-        outcome.failed(text).says_not("Getting directory");
+        outcome.failed("").stderr_is(stderr);
         assert!(!self.ca.was_asked(), "the CA was asked\n{outcome}");
-        self.nothing_is_left_in_the_directories(outcome);
+        self.nothing_is_left_in_the_directories(&outcome);
     }
 }

@@ -1,5 +1,7 @@
 //! What `-v` and `-vv` show of a run, and what they must never show.
 
+use std::ffi::OsStr;
+
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as BASE64URL, Engine};
 use openssl::pkey::PKey;
 
@@ -188,7 +190,8 @@ fn trace_cannot_be_forged_or_flooded() {
 fn at_a_terminal(setup: &Setup<Pebble>, environment: &str) -> String {
     let getcrt = setup.getcrt().arg("-v").command;
     let words = std::iter::once(getcrt.get_program()).chain(getcrt.get_args());
-    let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let quoted = |word: &OsStr| format!("'{}'", word.to_str().unwrap());
+    let words: Vec<String> = words.map(quoted).collect();
     let line = format!("{environment} {} 2>&1 >/dev/null", words.join(" "));
     let run = Run::of("script").args(&["-qefc", &line, "/dev/null"]);
     let outcome = setup.here(run).outcome();

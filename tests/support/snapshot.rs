@@ -15,7 +15,7 @@ const PATTERNS: [(&str, &str); 8] = [
     ("[TIME]", r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4} GMT"),
     ("[SECONDS]", r"\b(?<redacted>\d+) s\b"),
     ("[TOKEN]", r"(?<redacted>tOkEn-_+)\d"),
-    ("[TOKEN]", r"\b(?<redacted>[A-Za-z0-9_-]{43})\b"),
+    ("[TOKEN]", r"(?:^|[^\w-])(?<redacted>[\w-]{43})(?:[^\w-]|$)"),
     (
         "[ID]",
         r"Pebble (?:Intermediate|Root) CA (?<redacted>[0-9a-f]{6})",

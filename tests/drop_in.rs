@@ -255,9 +255,11 @@ fn known_account() {
     let Some(both) = Comparison::new() else {
         return;
     };
+    both.setup.csr("/", &["earlier.test"]);
     for account_key in ["acme-tiny.key", "getcrt.key"] {
         both.behaviour(account_key, &both.with_options(&getcrt_for_a_shell(), ""));
     }
+    both.setup.csr("/", &["a.test"]);
     both.compare(
         "",
         str![[r#"

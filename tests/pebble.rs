@@ -49,7 +49,9 @@ Certificate signed!
 #[test]
 fn later_run_finds_the_account() {
     let setup = Setup::with_pebble();
+    setup.csr("/", &["earlier.test"]);
     setup.getcrt().outcome().issued();
+    setup.csr("/", &NAMES);
     setup.getcrt().outcome().issued().stderr_is(str![[r#"
 Parsing account key...
 Parsing CSR...

@@ -87,6 +87,8 @@ impl Pebble {
             // certificate asks for the lock in between, Pebble hangs for good. With one thread that does not happen.
             .env("GOMAXPROCS", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "5")
+            // Even so, Pebble reuses one authorization of a hundred. So a run whose output matters has to be the
+            // first for its names.
             .env("PEBBLE_AUTHZREUSE", "0")
             .env("PEBBLE_VA_NOSLEEP", "1");
         pebble

@@ -204,6 +204,99 @@ For more information, try '--help'.
 
 "#]],
     );
+    is_wrong(
+        &["--ca", &setup.ca.base_url(), "--staging"],
+        str![[r#"
+error: the argument '--directory-url <URL>' cannot be used with '--staging'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --ca <URL>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--quiet", "-v"],
+        str![[r#"
+error: the argument '--quiet' cannot be used with '--verbose...'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --quiet
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--quiet", "--verbose"],
+        str![[r#"
+error: the argument '--quiet' cannot be used with '--verbose...'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --quiet
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--check-port", "65536"],
+        str![[r#"
+error: invalid value '65536' for '--check-port <PORT>': 65536 is not in 1..=65535
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--timeout", "0"],
+        str![[r#"
+error: invalid value '0' for '--timeout <SECONDS>': 0 is not in 1..=1000000
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--timeout", "soon"],
+        str![[r#"
+error: invalid value 'soon' for '--timeout <SECONDS>': invalid digit found in string
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--contact", "mailto:a@a.test?subject=x"],
+        str![[r#"
+error: invalid value 'mailto:a@a.test?subject=x' for '--contact [<C>...]': one address each: write --contact a@example.org b@example.org
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--eab-kid", "kid-1"],
+        str![[r#"
+error: the following required arguments were not provided:
+  --eab-hmac-key <FILE>
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --eab-kid <ID> --eab-hmac-key <FILE> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--eab-hmac-key", "domain.key"],
+        str![[r#"
+error: the following required arguments were not provided:
+  --eab-kid <ID>
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --eab-hmac-key <FILE> --eab-kid <ID> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
     wrong_usage(Run::getcrt()).stderr_is(str![[r#"
 error: the following required arguments were not provided:
   --account-key <FILE>
@@ -218,32 +311,11 @@ For more information, try '--help'.
     assert!(!setup.ca.was_asked());
 }
 
-#[test]
-fn wrong_usage_exits_with_2() {
-    let setup = Setup::with_silent_ca();
-    let wrong: [&[&str]; 9] = [
-        &["--ca", &setup.ca.base_url(), "--staging"],
-        &["--quiet", "-v"],
-        &["--quiet", "--verbose"],
-        &["--check-port", "65536"],
-        &["--timeout", "0"],
-        &["--timeout", "soon"],
-        &["--contact", "mailto:a@a.test?subject=x"],
-        &["--eab-kid", "kid-1"],
-        &["--eab-hmac-key", "domain.key"],
-    ];
-    for arguments in wrong {
-        wrong_usage(setup.getcrt().args(arguments));
-    }
-    assert!(!setup.ca.was_asked());
-}
-
 #[track_caller]
 fn wrong_usage(run: Run) -> Outcome {
     let outcome = run.outcome();
     outcome
         .exits(2)
-        .says("error: ")
         .check("stdout is not empty", outcome.stdout.is_empty());
     outcome
 }

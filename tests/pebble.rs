@@ -146,7 +146,7 @@ fn slow_validation_is_waited_for() {
 }
 
 #[test]
-fn alternate_roots_and_long_chains_change_nothing() {
+fn alternate_roots_and_long_chains_are_no_obstacle() {
     let setup = Setup::with_pebble_and_variables(&[
         ("PEBBLE_ALTERNATE_ROOTS", "2"),
         ("PEBBLE_CHAIN_LENGTH", "3"),

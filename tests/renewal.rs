@@ -1,5 +1,7 @@
 //! Renewal: whether it is due, by the CA or by lifetime, and what then happens.
 
+use std::sync::OnceLock;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64URL, Engine};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -755,12 +757,21 @@ fn certificate_for_six_days_is_due_after_three() {
 
 #[test]
 fn certificate_becomes_due_at_half_its_life() {
-    let setup = Setup::with_validity(20);
-    let renew = || setup.getcrt().args(&["--renew", "-o", "out.crt"]);
-    renew().outcome().exits(0);
+    let setup = Setup::with_validity(60);
+    let renew = || setup.getcrt().args(&["--renew", "-o", "out.crt"]).outcome();
+    renew().exits(0);
+    renew().exits(3);
+    let renewed = OnceLock::new();
     await_that("half of its life", || {
-        renew().outcome().status.code() == Some(0)
+        let outcome = renew();
+        outcome.status.code() == Some(0) && renewed.set(outcome).is_ok()
     });
+    // It is not renewed because it has ended.
+    renewed
+        .get()
+        .unwrap()
+        .says("\nRenewing: the certificate is due since ")
+        .says(", by its lifetime\n");
 }
 
 /// Makes `cert.pem` for the CSR, signed by its own key, that ends `days` from now.

@@ -115,6 +115,21 @@ impl Reply {
 type Tamper = Box<dyn Fn(&mut Reply, usize) + Send + Sync>;
 type TamperLeaf = Box<dyn Fn(&mut Leaf) + Send + Sync>;
 
+/// What the CA can be asked for.
+pub const RESOURCES: [&str; 11] = [
+    "directory",
+    "newNonce",
+    "newAccount",
+    "account",
+    "newOrder",
+    "order",
+    "authorization",
+    "challenge",
+    "finalize",
+    "certificate",
+    "renewalInfo",
+];
+
 /// A CA that is not started yet.
 pub struct FakeCaBuilder {
     tampers: Vec<(&'static str, Tamper)>,
@@ -124,14 +139,14 @@ pub struct FakeCaBuilder {
 }
 
 impl FakeCaBuilder {
-    /// From now on replies about `resource` are changed by `tamper`, which is told how many of them
-    /// there were before. Resources: directory, newNonce, newAccount, account, newOrder, order,
-    /// authorization, challenge, finalize, certificate, renewalInfo.
+    /// From now on replies about `resource`, which is one of [`RESOURCES`], are changed by `tamper`. It is told how
+    /// many of them there were before.
     pub fn tamper(
         mut self,
         resource: &'static str,
         tamper: impl Fn(&mut Reply, usize) + Send + Sync + 'static,
     ) -> FakeCaBuilder {
+        assert!(RESOURCES.contains(&resource), "no resource `{resource}`");
         self.tampers.push((resource, Box::new(tamper)));
         self
     }

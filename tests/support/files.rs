@@ -59,7 +59,6 @@ pub fn key(path: &Path, kind: &str) -> PathBuf {
     };
     let mut arguments = vec![
         "genpkey",
-        "-quiet",
         "-algorithm",
         algorithm,
         "-out",
@@ -68,8 +67,6 @@ pub fn key(path: &Path, kind: &str) -> PathBuf {
     if kind.contains(':') {
         arguments.extend(["-pkeyopt", &option]);
     }
-    // openssl 3.0 has no -quiet for genpkey.
-    arguments.retain(|argument| *argument != "-quiet");
     openssl(&arguments);
     set_mode(path, 0o600);
     path.to_owned()

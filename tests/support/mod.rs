@@ -117,7 +117,7 @@ pub fn free_port() -> u16 {
 }
 
 /// How many ports are for one test process: under nextest there is one for each test.
-const PORTS_OF_A_PROCESS: u16 = 500;
+const PORTS_OF_A_PROCESS: u16 = 200;
 
 /// The first of the ports that are for this process. It stays open, which tells other processes so.
 fn first_port() -> u16 {

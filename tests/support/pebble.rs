@@ -19,7 +19,7 @@ use super::{Server, await_port, free_port};
 pub struct Pebble {
     acme_port: u16,
     management_port: u16,
-    dns_port: u16,
+    dns_management_port: u16,
     _servers: [Server; 2],
 }
 
@@ -49,7 +49,7 @@ impl Pebble {
     /// Starts a CA that looks for challenge files at `http_port`, and writes its files to `directory`.
     pub fn start(directory: &Path, http_port: u16, config: &Config) -> Pebble {
         let members = config.members;
-        let [acme_port, management_port, dns, dns_port] =
+        let [acme_port, management_port, dns_port, dns_management_port] =
             [free_port(), free_port(), free_port(), free_port()];
         let json = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{acme_port}", "managementListenAddress": "127.0.0.1:{management_port}",
@@ -74,14 +74,14 @@ impl Pebble {
         ]);
         names.args([
             "-dns01",
-            &format!("127.0.0.1:{dns}"),
-            "-management",
             &format!("127.0.0.1:{dns_port}"),
+            "-management",
+            &format!("127.0.0.1:{dns_management_port}"),
         ]);
         names.stdout(log("dns.log")).stderr(Stdio::null());
         let mut pebble = Command::new("pebble");
         pebble.args(["-strict", "-config"]).arg(path("pebble.json"));
-        pebble.args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
+        pebble.args(["-dnsserver", &format!("127.0.0.1:{dns_port}")]);
         pebble
             // Pebble locks an order for reading twice while it answers one request. If the thread that issues the
             // certificate asks for the lock in between, Pebble hangs for good. With one thread that does not happen.
@@ -97,13 +97,13 @@ impl Pebble {
             .stderr(log("pebble.err"));
         let servers = [names, pebble]
             .map(|mut command| Server(command.spawn().expect("is pebble installed?")));
-        for port in [dns_port, management_port, acme_port] {
+        for port in [dns_management_port, management_port, acme_port] {
             await_port(port);
         }
         Pebble {
             acme_port,
             management_port,
-            dns_port,
+            dns_management_port,
             _servers: servers,
         }
     }
@@ -159,7 +159,8 @@ impl Setup<Pebble> {
     /// Lets the CA, and the CA alone, look for `name` at another address.
     pub fn mislead_the_ca(&self, name: &str, address: &str) {
         let body = format!(r#"{{"host": "{name}.", "addresses": ["{address}"]}}"#);
-        let mut connection = TcpStream::connect(("127.0.0.1", self.ca.dns_port)).unwrap();
+        let mut connection =
+            TcpStream::connect(("127.0.0.1", self.ca.dns_management_port)).unwrap();
         let length = body.len();
         write!(
             connection,

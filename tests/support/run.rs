@@ -68,6 +68,7 @@ impl Run {
             "no_proxy",
             "SSL_CERT_FILE",
             "SSL_CERT_DIR",
+            "NO_COLOR",
         ] {
             command.env_remove(name);
         }

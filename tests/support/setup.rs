@@ -1,5 +1,5 @@
-//! What a run of getcrt needs: a user's files, a web server, and a CA. This is the one place where the tests put
-//! getcrt's command line together.
+//! What a run of getcrt needs: a user's files, a web server, and a CA. Here the tests put getcrt's command line
+//! together, unless the command line itself is their subject.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ impl<C: Ca> Setup<C> {
         setup.csr("/", names);
         fs::write(setup.path("old.crt"), OLD_CERTIFICATE).unwrap();
         fs::write(setup.path("ca.pem"), setup.ca.root()).unwrap();
+        for name in ["hosts", "ca.pem"] {
+            set_mode(&setup.path(name), 0o644);
+        }
         setup
     }
 
@@ -161,6 +164,9 @@ impl<C> Drop for Setup<C> {
 /// A directory for a user and an acme-dir in it, to serve before the rest of a [`Setup`] is there.
 pub fn user_directory() -> TempDir {
     let directory = directory();
-    fs::create_dir(directory.path().join("acme")).unwrap();
+    let acme_dir = directory.path().join("acme");
+    fs::create_dir(&acme_dir).unwrap();
+    // Web servers that become another user must be able to enter it, whatever the umask.
+    set_mode(&acme_dir, 0o755);
     directory
 }

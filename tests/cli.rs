@@ -92,7 +92,7 @@ fn verbose_may_be_given_more_than_once() {
     let setup = Setup::with_silent_ca();
     for verbose in [&["-v"][..], &["-vv"], &["-v", "--verbose"], &["-vvv"]] {
         let run = setup.getcrt().args(verbose);
-        setup.run_is_refused(
+        setup.run_fails(
             run.args(&["--account-key", "missing.key"]),
             str![[r#"
 Parsing account key...
@@ -324,10 +324,10 @@ fn wrong_usage(run: Run) -> Outcome {
 fn account_key_that_cannot_be_read_is_refused() {
     let setup = Setup::with_silent_ca();
     let account = setup.path("account.key");
-    let is_refused = |stderr: Inline| setup.is_refused(stderr);
+    let is_refused = |stderr: Inline| setup.fails(stderr);
 
     set_mode(&account, 0o000);
-    setup.run_is_refused(
+    setup.run_fails(
         setup.getcrt_without_privileges(),
         str![[r#"
 Parsing account key...
@@ -367,7 +367,7 @@ fn file_without_an_account_key_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |content: &str, stderr: Inline| {
         fs::write(setup.path("account.key"), content).unwrap();
-        setup.is_refused(stderr);
+        setup.fails(stderr);
     };
     let domain_key = setup.path("domain.key");
     let public = openssl(&["pkey", "-in", domain_key.to_str().unwrap(), "-pubout"]);
@@ -441,7 +441,7 @@ fn account_key_of_an_unsuitable_kind_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |kind: &str, stderr: Inline| {
         key(&setup.path("account.key"), kind);
-        setup.is_refused(stderr);
+        setup.fails(stderr);
     };
     is_refused(
         "RSA:1024",
@@ -506,7 +506,7 @@ fn encrypted_account_key_is_refused_without_a_prompt() {
         }
         openssl(&arguments);
         set_mode(&account, 0o600);
-        setup.is_refused(str![[r#"
+        setup.fails(str![[r#"
 Parsing account key...
 error: Error loading account.key: this key is encrypted, and no passphrase is ever asked for
 hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
@@ -566,10 +566,10 @@ hint: no time was left (--timeout) for another try
 fn csr_that_cannot_be_read_is_refused() {
     let setup = Setup::with_silent_ca();
     let csr = setup.path("domain.csr");
-    let is_refused = |stderr: Inline| setup.is_refused(stderr);
+    let is_refused = |stderr: Inline| setup.fails(stderr);
 
     set_mode(&csr, 0o000);
-    setup.run_is_refused(
+    setup.run_fails(
         setup.getcrt_without_privileges(),
         str![[r#"
 Parsing account key...
@@ -599,7 +599,7 @@ fn file_without_a_csr_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |content: &str, stderr: Inline| {
         fs::write(setup.path("domain.csr"), content).unwrap();
-        setup.is_refused(stderr);
+        setup.fails(stderr);
     };
     let csr = text(&setup.path("domain.csr"));
     let certificate = self_signed(setup.directory(), "/CN=x", &["x.test"], "2");
@@ -643,7 +643,7 @@ fn csr_with_a_wrong_signature_is_refused() {
     let name = der.windows(6).position(|bytes| bytes == b"a.test");
     der[name.unwrap()] = b'b';
     fs::write(&csr, &der).unwrap();
-    setup.is_refused(str![[r#"
+    setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 error: Error loading domain.csr: the CSR's signature does not verify, so the file is damaged
@@ -768,7 +768,7 @@ error: Error loading domain.csr: the CSR asks for a name that is neither DNS nam
 #[track_caller]
 fn csr_is_refused(setup: &Setup<SilentCa>, subject: &str, names: &[&str], stderr: Inline) {
     setup.csr(subject, names);
-    setup.is_refused(stderr);
+    setup.fails(stderr);
 }
 
 #[test]
@@ -778,7 +778,7 @@ fn csr_for_the_account_key_is_refused() {
     for kind in ["RSA:2048", "EC:P-256", "ED25519"] {
         key(&account, kind);
         csr(&setup.path("domain.csr"), &account, "/", &["a.test"]);
-        setup.is_refused(str![[r#"
+        setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 error: CSR contains a public key for a known account, namely the account key's own
@@ -792,7 +792,7 @@ hint: the certificate needs a key of its own: make one, and the CSR with it
 fn acme_dir_that_cannot_be_used_is_refused() {
     let setup = Setup::with_silent_ca();
     let acme_dir = setup.acme_dir();
-    let is_refused = |stderr: Inline| setup.is_refused(stderr);
+    let is_refused = |stderr: Inline| setup.fails(stderr);
 
     fs::remove_dir(&acme_dir).unwrap();
     is_refused(str![[r#"
@@ -815,7 +815,7 @@ error: --acme-dir acme: this is no directory
     fs::remove_file(&acme_dir).unwrap();
     fs::create_dir(&acme_dir).unwrap();
     set_mode(&acme_dir, 0o555);
-    setup.run_is_refused(
+    setup.run_fails(
         setup.getcrt_without_privileges(),
         str![[r#"
 Parsing account key...
@@ -962,7 +962,7 @@ error: --output large.crt: the file is larger than 4 MiB
 
 #[track_caller]
 fn output_is_refused(setup: &Setup<SilentCa>, output: &str, stderr: Inline) {
-    setup.run_is_refused(setup.getcrt().args(&["--output", output]), stderr);
+    setup.run_fails(setup.getcrt().args(&["--output", output]), stderr);
 }
 
 #[test]
@@ -971,7 +971,7 @@ fn output_in_a_read_only_directory_is_refused() {
     // The file itself could be written, but it could not be replaced as a whole.
     set_mode(setup.directory(), 0o555);
     let run = setup.getcrt_without_privileges();
-    setup.run_is_refused(
+    setup.run_fails(
         run.args(&["-o", "old.crt"]),
         str![[r#"
 Parsing account key...
@@ -988,7 +988,7 @@ error: --output old.crt: no file can be made in its directory: Permission denied
 fn ca_bundle_that_cannot_be_used_is_refused() {
     let setup = Setup::with_silent_ca();
     let is_refused = |bundle: &str, stderr: Inline| {
-        setup.run_is_refused(setup.getcrt().args(&["--ca-bundle", bundle]), stderr);
+        setup.run_fails(setup.getcrt().args(&["--ca-bundle", bundle]), stderr);
     };
     is_refused(
         "missing.pem",
@@ -1032,7 +1032,7 @@ fn directory_url_without_https_is_refused() {
         let run = setup.getcrt().args(&["--directory-url", url]);
         let outcome = run.outcome();
         outcome.failed(told);
-        setup.nothing_is_left_in_the_directories(&outcome);
+        setup.nothing_is_left(&outcome);
         outcome
     };
     fails_with("http://127.0.0.1/dir", "").stderr_is(str![[r#"
@@ -1085,7 +1085,7 @@ fn damaged_csr_with_a_good_signature_is_refused() {
         let signature = der(3, &[b"\0", &signature[..]].concat());
         let csr = der(0x30, &[&info[..], ecdsa_with_sha256, &signature].concat());
         fs::write(setup.path("domain.csr"), csr).unwrap();
-        setup.is_refused(stderr);
+        setup.fails(stderr);
     };
     let subject_alt_name = |names: &[u8]| {
         let id = b"\x06\x03\x55\x1d\x11";
@@ -1146,7 +1146,7 @@ fn too_few_file_descriptors_for_signals_is_an_error() {
     let setup = Setup::with_silent_ca();
     // The one beyond stdin, stdout and stderr is needed to load the shared libraries.
     let run = setup.getcrt_by("sh", &["-c", "ulimit -n 4; exec \"$0\" \"$@\""]);
-    setup.run_is_refused(
+    setup.run_fails(
         run,
         str![[r#"
 error: cannot watch for signals: Too many open files (os error 24)

@@ -698,7 +698,7 @@ fn output_file_is_made_for_all_to_read() {
     setup.verify_pem(&text(&output), &NAMES);
     let mode = fs::metadata(&output).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
-    setup.nothing_is_left_in_the_directories(&outcome);
+    setup.nothing_is_left(&outcome);
 }
 
 /// The new file has the old one's mode and owner.
@@ -719,7 +719,7 @@ fn output_file_is_replaced_by_another() {
     if may_give_away {
         assert_eq!((now.uid(), now.gid()), (12345, 54321));
     }
-    setup.nothing_is_left_in_the_directories(&outcome);
+    setup.nothing_is_left(&outcome);
 }
 
 #[test]
@@ -761,7 +761,7 @@ fn staging_does_not_replace_a_valid_certificate() {
     let setup = Setup::with_silent_ca();
     self_signed(setup.directory(), "/CN=a.test", &["a.test"], "30");
     let run = run_with_staging(&setup, &["--staging"]);
-    setup.run_is_refused(run, str![[r#"
+    setup.run_fails(run, str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
@@ -770,7 +770,7 @@ error: --output self.crt: staging would replace a valid certificate by one nobod
 "#]]);
     let url = "https://acme-staging-v02.api.letsencrypt.org/directory";
     let run = run_with_staging(&setup, &["--directory-url", url]);
-    setup.run_is_refused(run, str![[r#"
+    setup.run_fails(run, str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
@@ -786,7 +786,7 @@ fn private_key_beside_the_certificate_is_not_lost() {
     let both = text(&setup.path("domain.key")) + &text(&valid);
     fs::write(&valid, both).unwrap();
     let run = run_with_staging(&setup, &["--staging"]);
-    setup.run_is_refused(run, str![[r#"
+    setup.run_fails(run, str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test

@@ -819,7 +819,7 @@ fn output_that_is_a_pipe_does_not_hang() {
     let setup = Setup::with_silent_ca();
     let mut run = setup.getcrt().args(&["--renew", "-o", "/dev/stdin"]);
     run.command.stdin(Stdio::piped());
-    setup.run_is_refused(
+    setup.run_fails(
         run,
         str![[r#"
 Parsing account key...

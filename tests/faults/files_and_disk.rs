@@ -32,7 +32,7 @@ error: order https://localhost:[PORT]/order/1: cannot write the challenge file a
 "#]]);
     assert_eq!(text(&foreign), "something that is not ours");
     assert_eq!(listing(&setup.acme_dir()), [token(1)]);
-    assert_eq!(setup.ca.violations(), [""; 0]);
+    assert_eq!(setup.ca.complaints(), [""; 0]);
 }
 
 /// getcrt makes no links, so this one is foreign wherever it leads.
@@ -61,7 +61,7 @@ error: order https://localhost:[PORT]/order/1: cannot write the challenge file a
 "#]]);
     assert_eq!(fs::read_link(&link).unwrap(), target);
     assert_eq!(text(&target), "");
-    assert_eq!(setup.ca.violations(), [""; 0]);
+    assert_eq!(setup.ca.complaints(), [""; 0]);
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn certificate_is_on_stderr(setup: &Setup<Pebble>, outcome: &Outcome) {
 fn closed_stdout_is_noticed_before_the_ca_is_asked() {
     let setup = Setup::with_silent_ca();
     let run = setup.getcrt_by("sh", &["-c", "exec \"$0\" \"$@\" >&-"]);
-    setup.run_is_refused(
+    setup.run_fails(
         run,
         str![[r#"
 Parsing account key...

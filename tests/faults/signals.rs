@@ -48,7 +48,7 @@ Verifying www.a.test...
 ...
 
 "#]]);
-    setup.nothing_is_left_in_the_directories(&outcome);
+    setup.nothing_is_left(&outcome);
     assert!(!setup.path("out.crt").exists());
 }
 

@@ -406,7 +406,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].t
 hint: no time was left (--timeout) for another try
 
 "#]]);
-    setup.nothing_is_left_in_the_directories(&outcome);
+    setup.no_file_is_left(&outcome);
 }
 
 /// What was wrong explains more than that there is no time to look again.
@@ -444,7 +444,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].t
 hint: no time was left (--timeout) for another try
 
 "#]]);
-    setup.nothing_is_left_in_the_directories(&outcome);
+    setup.no_file_is_left(&outcome);
 }
 
 #[test]

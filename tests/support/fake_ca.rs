@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::mem::replace;
 use std::net::TcpStream;
@@ -27,11 +26,9 @@ use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints};
 use openssl::x509::extension::{SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509Name, X509Req};
 use serde_json::{Value, json};
-use snapbox::data::Inline;
 
-use super::run::{Outcome, Run};
 use super::server::TcpServer;
-use super::setup::{Ca, OLD_CERTIFICATE, Setup, user_directory};
+use super::setup::{Ca, Setup, user_directory};
 use super::web::{Request as WebRequest, Web};
 use super::{PATIENCE, free_port};
 
@@ -222,6 +219,10 @@ impl Ca for FakeCa {
     fn root(&self) -> Vec<u8> {
         self.root.clone()
     }
+
+    fn complaints(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
 }
 
 impl FakeCa {
@@ -291,11 +292,6 @@ impl FakeCa {
         self.state().signatures.clone()
     }
 
-    /// What the client did against the protocol.
-    pub fn violations(&self) -> Vec<String> {
-        self.state().violations.clone()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -323,63 +319,6 @@ impl Setup<FakeCa> {
         );
         let ca = configure(FakeCa::honest()).start(web.port);
         Setup::new(directory, web, ca, &NAMES)
-    }
-
-    /// A run that must bring a certificate in spite of all, by the rules of the protocol.
-    #[track_caller]
-    pub fn issues(&self) -> Outcome {
-        let outcome = self.getcrt().outcome();
-        outcome.exits(0).check(
-            "no PEM",
-            outcome.stdout.starts_with("-----BEGIN CERTIFICATE-----\n"),
-        );
-        outcome.check(
-            "the last line is another",
-            outcome.stderr.ends_with("\nCertificate signed!\n"),
-        );
-        self.nothing_is_left(&outcome);
-        outcome
-    }
-
-    /// getcrt must fail with this stderr, and lose nothing.
-    #[track_caller]
-    pub fn fails(&self, stderr: Inline) {
-        self.run_fails(self.getcrt(), stderr);
-    }
-
-    /// `run` must fail with this stderr, and lose nothing.
-    #[track_caller]
-    pub fn run_fails(&self, run: Run, stderr: Inline) {
-        self.failure(run, "").stderr_is(stderr);
-    }
-
-    /// getcrt must fail with `text` in its error line, and lose nothing.
-    #[track_caller]
-    pub fn fails_with(&self, text: &str) -> Outcome {
-        self.failure(self.getcrt(), text)
-    }
-
-    /// The same, in as many seconds.
-    #[track_caller]
-    pub fn fails_within(&self, seconds: &str, text: &str) -> Outcome {
-        self.failure(self.getcrt().args(&["--timeout", seconds]), text)
-    }
-
-    #[track_caller]
-    fn failure(&self, run: Run, text: &str) -> Outcome {
-        let outcome = run.args(&["-o", "old.crt"]).outcome();
-        outcome.failed(text);
-        let kept = fs::read_to_string(self.path("old.crt")).unwrap();
-        assert_eq!(kept, OLD_CERTIFICATE, "{outcome}");
-        self.nothing_is_left(&outcome);
-        outcome
-    }
-
-    /// No file is left, and the CA has nothing to complain of.
-    #[track_caller]
-    pub fn nothing_is_left(&self, outcome: &Outcome) {
-        self.nothing_is_left_in_the_directories(outcome);
-        assert_eq!(self.ca.violations(), [""; 0], "{outcome}");
     }
 }
 

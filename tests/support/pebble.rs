@@ -6,12 +6,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use snapbox::data::Inline;
 use tempfile::TempDir;
 
-use super::files::{https, listing, openssl, text};
-use super::run::{Outcome, Run};
-use super::setup::{Ca, OLD_CERTIFICATE, Setup, user_directory};
+use super::files::{https, listing, openssl};
+use super::run::Outcome;
+use super::setup::{Ca, Setup, user_directory};
 use super::web::Web;
 use super::{Server, await_port, free_port};
 
@@ -170,16 +169,6 @@ impl Setup<Pebble> {
         let mut reply = String::new();
         connection.read_to_string(&mut reply).unwrap();
         assert!(reply.starts_with("HTTP/1.0 200"), "{reply}");
-    }
-
-    /// `run` must fail with this stderr, and lose nothing.
-    #[track_caller]
-    pub fn run_fails(&self, run: Run, stderr: Inline) {
-        let outcome = run.args(&["-o", "old.crt"]).outcome();
-        outcome.failed("");
-        assert_eq!(text(&self.path("old.crt")), OLD_CERTIFICATE, "{outcome}");
-        self.nothing_is_left_in_the_directories(&outcome);
-        outcome.stderr_is(stderr);
     }
 
     /// What was issued leads to the CA's root, is for these names and for the domain key, and the

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use snapbox::data::Inline;
 use tempfile::TempDir;
 
 use super::files::{csr, directory, key, library, listing, set_mode};
@@ -15,6 +16,14 @@ pub trait Ca {
     fn directory_url(&self) -> String;
     /// The root to trust for its https, in PEM.
     fn root(&self) -> Vec<u8>;
+    /// What getcrt must not have done.
+    fn complaints(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether a run can get as far as a certificate.
+    fn may_issue(&self) -> bool {
+        true
+    }
 }
 
 /// A user with an account key, a domain key, a CSR and an acme-dir, with the web server that serves it, and
@@ -136,9 +145,72 @@ impl<C: Ca> Setup<C> {
             .env("NSS_WRAPPER_HOSTS", self.path("hosts"))
     }
 
+    /// getcrt must fail with this stderr, and lose nothing.
+    #[track_caller]
+    pub fn fails(&self, stderr: Inline) {
+        self.run_fails(self.getcrt(), stderr);
+    }
+
+    /// `run` must fail with this stderr, and lose nothing.
+    #[track_caller]
+    pub fn run_fails(&self, run: Run, stderr: Inline) {
+        self.failure(run, "").stderr_is(stderr);
+    }
+
+    /// getcrt must fail with `text` in its error line, and lose nothing.
+    #[track_caller]
+    pub fn fails_with(&self, text: &str) -> Outcome {
+        self.failure(self.getcrt(), text)
+    }
+
+    /// The same, in as many seconds.
+    #[track_caller]
+    pub fn fails_within(&self, seconds: &str, text: &str) -> Outcome {
+        self.failure(self.getcrt().args(&["--timeout", seconds]), text)
+    }
+
+    #[track_caller]
+    fn failure(&self, run: Run, text: &str) -> Outcome {
+        // A run that may get far must keep the old certificate.
+        let run = if self.ca.may_issue() {
+            run.args(&["-o", "old.crt"])
+        } else {
+            run
+        };
+        let outcome = run.outcome();
+        outcome.failed(text);
+        let kept = fs::read_to_string(self.path("old.crt")).unwrap();
+        assert_eq!(kept, OLD_CERTIFICATE, "{outcome}");
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    /// A run that must bring a certificate in spite of all, by the rules of the protocol.
+    #[track_caller]
+    pub fn issues(&self) -> Outcome {
+        let outcome = self.getcrt().outcome();
+        outcome.exits(0).check(
+            "no PEM",
+            outcome.stdout.starts_with("-----BEGIN CERTIFICATE-----\n"),
+        );
+        outcome.check(
+            "the last line is another",
+            outcome.stderr.ends_with("\nCertificate signed!\n"),
+        );
+        self.nothing_is_left(&outcome);
+        outcome
+    }
+
+    /// No file is left, and the CA has no complaints.
+    #[track_caller]
+    pub fn nothing_is_left(&self, outcome: &Outcome) {
+        self.no_file_is_left(outcome);
+        assert_eq!(self.ca.complaints(), [""; 0], "{outcome}");
+    }
+
     /// The acme-dir is empty, and getcrt has left nothing beside the user's files.
     #[track_caller]
-    pub fn nothing_is_left_in_the_directories(&self, outcome: &Outcome) {
+    pub fn no_file_is_left(&self, outcome: &Outcome) {
         let left: Vec<String> = listing(self.directory())
             .into_iter()
             .filter(|name| name.starts_with(".getcrt"))

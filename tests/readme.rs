@@ -63,7 +63,7 @@ fn lines_are_compared_word_by_word() {
 }
 
 /// A setup whose names are the README's.
-fn world() -> Setup<Pebble> {
+fn setup_with_the_names_of_the_readme() -> Setup<Pebble> {
     let setup = Setup::with_pebble();
     setup.csr("/", &["example.org", "www.example.org"]);
     setup
@@ -75,7 +75,7 @@ fn the_transcript_is_what_one_sees() {
     let (first_screen, _) = readme.split_once("Two commands").unwrap();
     let lines = quoted(first_screen);
     let command = lines[0].strip_prefix("$ getcrt ").unwrap();
-    let setup = world();
+    let setup = setup_with_the_names_of_the_readme();
     fs::create_dir_all(setup.path("acme")).unwrap();
     let outcome = shell(&setup, command);
     outcome.exits(0);
@@ -120,7 +120,7 @@ fn shell(setup: &Setup<Pebble>, arguments: &str) -> Outcome {
 fn the_renewal_is_not_due_the_second_time() {
     let section = section("Renewal");
     let command = quoted(&section)[0].strip_prefix("getcrt ").unwrap();
-    let setup = world();
+    let setup = setup_with_the_names_of_the_readme();
     shell(&setup, command)
         .exits(0)
         .says("\nRenewing: there is no certificate yet\n");
@@ -237,9 +237,12 @@ fn messages_are_those_of_real_failures() {
 }
 
 #[test]
-fn the_walk_is_what_verbose_shows() {
+fn walkthrough_is_what_verbose_shows() {
     let section = section("How it works");
-    let outcome = world().getcrt().arg("-v").outcome();
+    let outcome = setup_with_the_names_of_the_readme()
+        .getcrt()
+        .arg("-v")
+        .outcome();
     outcome.issued();
     let lines: Vec<&str> = quoted(&section);
     let lines: Vec<&str> = lines
@@ -301,15 +304,16 @@ fn options_and_exit_statuses_are_those_of_the_help() {
 }
 
 #[test]
-fn every_file_is_told_of() {
+fn every_file_is_mentioned() {
     let readme = text(Path::new("README.md"));
     for entry in fs::read_dir("examples").unwrap() {
         let path = entry.unwrap().path();
         let path = path.to_str().unwrap();
-        let is_told = readme.contains(&format!("{path}`")) || readme.contains(&format!("{path} "));
+        let is_mentioned =
+            readme.contains(&format!("{path}`")) || readme.contains(&format!("{path} "));
         assert!(
-            is_told || path == "examples/lib.sh",
-            "{path} is not told of"
+            is_mentioned || path == "examples/lib.sh",
+            "{path} is not mentioned"
         );
     }
     // What is named is there.
@@ -358,7 +362,7 @@ fn the_static_build_is_the_one_that_is_tested() {
 }
 
 #[test]
-fn it_installs_as_told() {
+fn install_command_works() {
     let section = section("Install");
     let command = quoted(&section)[0].strip_prefix("cargo ").unwrap();
     let bin = directory();

@@ -296,7 +296,7 @@ fn when_the_ca_fetches_a_file(change: impl Fn(&Path) + Send + Sync + 'static) ->
     let acme_dir: Arc<OnceLock<PathBuf>> = Arc::default();
     let known = Arc::clone(&acme_dir);
     let on_request = move |request: &Request, _| {
-        if !request.user_agent.starts_with("getcrt/") {
+        if !request.is_from_getcrt() {
             let (_, name) = request.path.rsplit_once('/').unwrap();
             change(&known.get().unwrap().join(name));
         }

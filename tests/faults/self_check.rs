@@ -6,11 +6,7 @@ use crate::support::prelude::*;
 
 /// What the web server answers to getcrt; the CA's validator gets the file.
 pub fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
-    move |request, _| is_from_getcrt(request).then(|| reply.clone())
-}
-
-fn is_from_getcrt(request: &Request) -> bool {
-    request.user_agent.starts_with("getcrt/")
+    move |request, _| request.is_from_getcrt().then(|| reply.clone())
 }
 
 /// A user whose web server answers getcrt with this.
@@ -26,7 +22,7 @@ fn redirecting(
 ) -> Setup<FakeCa> {
     let redirect = move |request: &Request, _| {
         let head = format!("{status}\r\nLocation: {}", target(request)?);
-        is_from_getcrt(request).then(|| response(&head, b""))
+        request.is_from_getcrt().then(|| response(&head, b""))
     };
     Setup::with_fake_ca_and_web(|ca| ca, redirect)
 }
@@ -172,7 +168,7 @@ fn white_space_at_the_end_is_ignored() {
     let add = |request: &Request, _| {
         let (file, _) = request.file.as_ref()?;
         let with_space = || response("200 OK", &[file, &b" \r\n"[..]].concat());
-        is_from_getcrt(request).then(with_space)
+        request.is_from_getcrt().then(with_space)
     };
     Setup::with_fake_ca_and_web(|ca| ca, add).issues().issued();
 }

@@ -35,7 +35,7 @@ use super::{PATIENCE, free_port};
 /// The longest that a client must heed a Retry-After between two polls.
 const MAX_POLL_WAIT: Duration = Duration::from_secs(60);
 
-/// A reply in the making, which a test may tamper with.
+/// A reply before it is sent, when a test may tamper with it.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
@@ -160,7 +160,7 @@ impl FakeCaBuilder {
         self
     }
 
-    /// Of the signed requests every so many-th is refused for its nonce, and not acted upon.
+    /// Every n-th signed request is refused for its nonce, and not acted upon.
     pub fn refusing_nonces(mut self, every: usize) -> FakeCaBuilder {
         self.refused_nonces = Some(every);
         self
@@ -350,7 +350,7 @@ struct State {
     at_once: usize,
     most_at_once: usize,
     violations: Vec<String>,
-    /// Before when a URL may not be polled again.
+    /// The earliest time at which a URL may be polled again.
     not_before: HashMap<String, Instant>,
 }
 
@@ -862,7 +862,7 @@ pub fn public(key: &PKey<Private>) -> PKey<Public> {
     PKey::public_key_from_pem(&key.public_key_to_pem().unwrap()).unwrap()
 }
 
-/// A key of nobody's.
+/// A new key.
 pub fn ec_key() -> PKey<Private> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()

@@ -24,41 +24,38 @@ use std::time::{Duration, Instant};
 
 use self::run::Run;
 
-/// Longer than anything takes on a busy machine; what is not done by then hangs.
+/// Longer than anything takes on a busy machine. What is still running then is taken to hang.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Whether `what` cannot be tested here, for want of one of the `needed` programs, which is said.
+/// Whether to leave `what` out because something is missing. Prints the reason, and panics if nothing may be skipped.
+fn is_skipped_if(is_missing: bool, what: &str, reason: &str) -> bool {
+    if is_missing {
+        assert!(!all_must_run(), "cannot test {what}: {reason}");
+        say_skipped(&format!("{what}: {reason}"));
+    }
+    is_missing
+}
+
+/// Whether to leave `what` out because one of the programs that it needs is not installed.
 pub fn is_skipped(what: &str, needed: &[&str]) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_here =
         |program: &&&str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    let Some(missing) = needed.iter().find(|program| !is_here(program)) else {
-        return false;
-    };
-    assert!(!all_must_run(), "there is no {missing} for {what}");
-    say_skipped(&format!(
-        "{what}, for there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)"
-    ));
-    true
+    let missing = needed.iter().find(|program| !is_here(program));
+    let missing = missing.copied().unwrap_or_default();
+    let reason = format!("there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)");
+    is_skipped_if(!missing.is_empty(), what, &reason)
 }
 
-/// Whether `what` cannot be tested because it needs root, which is said.
+/// Whether to leave `what` out because it needs root.
 pub fn is_skipped_without_root(what: &str) -> bool {
-    if !is_root() {
-        assert!(!all_must_run(), "{what} needs root");
-        say_skipped(&format!("{what}, for it needs root"));
-    }
-    !is_root()
+    is_skipped_if(!is_root(), what, "it needs root")
 }
 
-/// Whether `what` is left out because it takes minutes, which is said.
+/// Whether to leave `what` out because it takes minutes.
 pub fn is_too_long(what: &str) -> bool {
-    if !all_must_run() {
-        say_skipped(&format!(
-            "{what}, for it takes minutes (GETCRT_TESTS=all sh tests/run.sh takes them)"
-        ));
-    }
-    !all_must_run()
+    let reason = "it takes minutes (GETCRT_TESTS=all sh tests/run.sh includes it)";
+    is_skipped_if(!all_must_run(), what, reason)
 }
 
 fn all_must_run() -> bool {
@@ -75,7 +72,7 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// A server process that ends with the test, and its own children with it where it is asked kindly.
+/// A server process that ends with the test. It gets SIGTERM first, so that it can end its children.
 pub struct Server(pub Child);
 
 impl Drop for Server {
@@ -140,32 +137,27 @@ pub fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// Whether `what` cannot be tested because there is no IPv6, which is said.
+/// Whether to leave `what` out because there is no IPv6.
 pub fn is_skipped_without_ipv6(what: &str) -> bool {
-    if !has_ipv6() {
-        assert!(!all_must_run(), "{what} needs IPv6");
-        say_skipped(&format!("{what}, for there is no IPv6"));
-    }
-    !has_ipv6()
+    is_skipped_if(!has_ipv6(), what, "there is no IPv6")
 }
 
-/// Whether `what` cannot be tested because neither root nor a user namespace can be had, which is said.
+/// Whether to leave `what` out because neither root nor a user namespace is available.
 pub fn is_skipped_without_mounts(what: &str) -> bool {
+    static CAN_MOUNT: OnceLock<bool> = OnceLock::new();
+    let script = "mount -t tmpfs none /mnt";
     let can_mount = || {
-        Run::of_script_with_mounts("exit 0")
+        Run::of_script_with_mounts(script)
             .outcome()
             .status
             .success()
     };
-    static CAN_MOUNT: OnceLock<bool> = OnceLock::new();
     let can_mount = *CAN_MOUNT.get_or_init(can_mount);
-    if !can_mount {
-        assert!(!all_must_run(), "{what} needs a mount namespace");
-        say_skipped(&format!(
-            "{what}, for neither root nor a user namespace is to be had"
-        ));
-    }
-    !can_mount
+    is_skipped_if(
+        !can_mount,
+        what,
+        "it needs root or a user namespace, to mount",
+    )
 }
 
 /// Listens at a free port. It may take a moment to be free: a child that is just being started by

@@ -109,7 +109,7 @@ impl Pebble {
 }
 
 impl Setup<Pebble> {
-    /// A user and a CA that is quick and in good temper.
+    /// A user and a CA that is fast and cooperative.
     pub fn with_pebble() -> Setup<Pebble> {
         Setup::with_pebble_and_variables(&[])
     }
@@ -122,7 +122,7 @@ impl Setup<Pebble> {
         })
     }
 
-    /// A CA that wants every account bound to one that it has elsewhere: these keys by their names.
+    /// A CA that requires external account binding. `keys` maps key identifiers to MAC keys, in JSON.
     pub fn with_external_accounts(keys: &str) -> Setup<Pebble> {
         let members = format!(
             r#", "externalAccountBindingRequired": true, "externalAccountMACKeys": {keys}"#
@@ -133,7 +133,7 @@ impl Setup<Pebble> {
         })
     }
 
-    /// A CA whose certificates live for as many seconds.
+    /// A CA whose certificates are valid for `seconds`.
     pub fn with_validity(seconds: u64) -> Setup<Pebble> {
         let members = format!(r#", "certificateValidityPeriod": {seconds}"#);
         Setup::with_configured_pebble(&Config {

@@ -1,4 +1,4 @@
-//! Running getcrt, and what is to be said of a run.
+//! Running getcrt, and assertions about a run.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,7 +21,7 @@ pub fn getcrt_for_a_shell() -> String {
     format!("'{GETCRT}'")
 }
 
-/// A run of getcrt in the making.
+/// A run that is being put together.
 pub struct Run {
     pub command: Command,
 }

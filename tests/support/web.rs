@@ -22,6 +22,13 @@ pub struct Request {
     pub file: Option<(Vec<u8>, u32)>,
 }
 
+impl Request {
+    /// Whether getcrt's self-check sent it, and not the CA.
+    pub fn is_from_getcrt(&self) -> bool {
+        self.user_agent.starts_with("getcrt/")
+    }
+}
+
 /// What it answers instead of the file, if anything: a whole HTTP response, or nothing at all.
 pub type Answer = Box<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
 
@@ -84,7 +91,7 @@ impl Web {
     pub fn of_the_ca(&self) -> Vec<Request> {
         self.requests()
             .into_iter()
-            .filter(|request| !request.user_agent.starts_with("getcrt/"))
+            .filter(|request| !request.is_from_getcrt())
             .collect()
     }
 }

@@ -9,6 +9,7 @@ use crate::support::is_skipped_without_ipv6;
 use crate::support::is_skipped_without_mounts;
 use crate::support::pebble::NAMES;
 use crate::support::prelude::*;
+use crate::support::program;
 use crate::support::setup::{OLD_CERTIFICATE, user_directory};
 use crate::support::silent_ca::SilentCa;
 use crate::support::web::Proxy;
@@ -305,12 +306,12 @@ fn nginx_serves_the_files() {
         directory.path().display()
     );
     fs::write(path("nginx.conf"), config).unwrap();
-    let nginx = Command::new("nginx")
+    let nginx = Command::new(program("nginx").expect("is nginx installed?"))
         .arg("-c")
         .arg(path("nginx.conf"))
         .stderr(Stdio::null())
         .spawn();
-    let _nginx = Server(nginx.expect("is nginx installed?"));
+    let _nginx = Server(nginx.unwrap());
     await_port(port);
     let setup = Setup::with_pebble_and_web(directory, Web::elsewhere(port));
     // nginx's workers are another user, who must be able to read what root wrote under any umask.

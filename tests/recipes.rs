@@ -3,7 +3,7 @@
 //! A server that is not installed is skipped by name, unless GETCRT_TESTS is `all`.
 
 use crate::support::prelude::*;
-use crate::support::{is_root, is_skipped, is_skipped_without_ipv6, kill};
+use crate::support::{is_root, is_skipped, is_skipped_without_ipv6, kill, program};
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::thread::sleep;
@@ -275,7 +275,7 @@ fn nginx() {
         }",
     );
     let start = || {
-        let mut nginx = Command::new("nginx");
+        let mut nginx = Command::new(program("nginx").unwrap());
         nginx.arg("-c").arg(&main);
         nginx
     };
@@ -351,7 +351,7 @@ fn the_six_steps_of_the_readme() {
     for command in commands {
         match command {
             "systemctl restart nginx.service" => {
-                let mut nginx = Command::new("nginx");
+                let mut nginx = Command::new(program("nginx").unwrap());
                 nginx.arg("-c").arg(&main);
                 site.starts(nginx);
             }
@@ -431,7 +431,7 @@ fn apache() {
         <Directory {root}/www>\nRequire all granted\n</Directory>\n{recipe}";
     let main = site.write("apache2.conf", &format!("{}{main}", loads.concat()));
     let start = || {
-        let mut apache = Command::new("apache2");
+        let mut apache = Command::new(program("apache2").unwrap());
         apache.env("APACHE_RUN_DIR", main.parent().unwrap());
         apache.args(["-D", "FOREGROUND", "-f"]).arg(&main);
         apache
@@ -518,7 +518,7 @@ fn lighttpd() {
         server.modules += ( \"mod_dirlisting\", \"mod_staticfile\" )\n",
     );
     let start = || {
-        let mut lighttpd = Command::new("lighttpd");
+        let mut lighttpd = Command::new(program("lighttpd").unwrap());
         lighttpd.arg("-D").arg("-f").arg(&main);
         lighttpd
     };
@@ -557,7 +557,7 @@ fn haproxy() {
 {recipe}",
     );
     let start = || {
-        let mut haproxy = Command::new("haproxy");
+        let mut haproxy = Command::new(program("haproxy").unwrap());
         haproxy.arg("-W").arg("-f").arg(&file);
         haproxy
     };

@@ -429,24 +429,29 @@ fn signal_ends_a_run_with_a_hundred_names() {
 
 #[test]
 fn fifty_runs_share_an_acme_dir() {
-    let setup = Setup::with_pebble();
-    let names: Vec<String> = (0..50).map(name).collect();
-    let shown: Vec<&str> = names.iter().map(String::as_str).collect();
-    setup.resolve(&shown);
-    let runs: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let request = setup.path(&format!("{name}.csr"));
-            csr(&request, &setup.path("domain.key"), "/", &[name]);
-            let run = setup.getcrt();
-            run.args(&["--csr", request.to_str().unwrap()])
+    let setup = Setup::with_fake_ca(|ca| ca);
+    // Each run has a CA of its own, and all have the same account key, web server and acme-dir.
+    let cas: Vec<FakeCa> = (0..50)
+        .map(|run| {
+            let ca = FakeCa::honest().tokens_from(10 * run);
+            ca.start(setup.web.port)
         })
         .collect();
-    let runs: Vec<_> = runs.into_iter().map(|run| run.start()).collect();
-    for (run, name) in runs.into_iter().zip(&shown) {
+    let runs: Vec<Running> = cas
+        .iter()
+        .enumerate()
+        .map(|(number, ca)| {
+            let root = format!("ca-{number}.pem");
+            fs::write(setup.path(&root), ca.root()).unwrap();
+            let url = ca.directory_url();
+            let options = ["--directory-url", &url, "--ca-bundle", &root];
+            setup.getcrt().args(&options).start()
+        })
+        .collect();
+    for (run, ca) in runs.into_iter().zip(&cas) {
         let outcome = run.outcome();
         outcome.issued();
-        setup.verify_pem(&outcome.stdout, &[name]);
+        assert_eq!(ca.complaints(), [""; 0], "{outcome}");
     }
     assert_eq!(listing(&setup.acme_dir()), [""; 0]);
 }

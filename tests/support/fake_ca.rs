@@ -133,6 +133,7 @@ pub struct FakeCaBuilder {
     leaf: TamperLeaf,
     tls: TamperLeaf,
     refused_nonces: Option<usize>,
+    first_token: usize,
 }
 
 impl FakeCaBuilder {
@@ -163,6 +164,12 @@ impl FakeCaBuilder {
     /// Every n-th signed request is refused for its nonce, and not acted upon.
     pub fn refusing_nonces(mut self, every: usize) -> FakeCaBuilder {
         self.refused_nonces = Some(every);
+        self
+    }
+
+    /// The tokens of its challenges are numbered from here.
+    pub fn tokens_from(mut self, first_token: usize) -> FakeCaBuilder {
+        self.first_token = first_token;
         self
     }
 
@@ -233,6 +240,7 @@ impl FakeCa {
             leaf: Box::new(|_| ()),
             tls: Box::new(|_| ()),
             refused_nonces: None,
+            first_token: 0,
         }
     }
 
@@ -709,7 +717,7 @@ impl State {
             return json!({});
         };
         let mut http = json!({
-            "type": "http-01", "status": status, "url": format!("{}/challenge/{index}", self.url), "token": token(index),
+            "type": "http-01", "status": status, "url": format!("{}/challenge/{index}", self.url), "token": token(self.setup.first_token + index),
         });
         if *status == "invalid" {
             http["error"] = json!({"type": "urn:ietf:params:acme:error:unauthorized", "detail": "the file is not there", "status": 403});
@@ -731,16 +739,15 @@ impl State {
         let Ok(mut connection) = TcpStream::connect(("127.0.0.1", self.http_port)) else {
             return false;
         };
-        let path = format!("/.well-known/acme-challenge/{}", token(index));
+        let token = token(self.setup.first_token + index);
+        let path = format!("/.well-known/acme-challenge/{token}");
         let asked = write!(
             connection,
             "GET {path} HTTP/1.0\r\nHost: x\r\nUser-Agent: validator\r\n\r\n"
         );
         let mut answer = String::new();
         let read = connection.read_to_string(&mut answer);
-        asked.is_ok()
-            && read.is_ok()
-            && answer.ends_with(&format!("\r\n\r\n{}.{thumbprint}", token(index)))
+        asked.is_ok() && read.is_ok() && answer.ends_with(&format!("\r\n\r\n{token}.{thumbprint}"))
     }
 
     fn chain(&mut self) -> Vec<u8> {

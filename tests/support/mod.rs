@@ -16,6 +16,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -38,13 +39,18 @@ fn is_skipped_if(is_missing: bool, what: &str, reason: &str) -> bool {
 
 /// Whether to leave `what` out because one of the programs that it needs is not installed.
 pub fn is_skipped(what: &str, needed: &[&str]) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let is_here =
-        |program: &&&str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    let missing = needed.iter().find(|program| !is_here(program));
+    let missing = needed.iter().find(|name| program(name).is_none());
     let missing = missing.copied().unwrap_or_default();
     let reason = format!("there is no {missing} (GETCRT_TESTS=all sh tests/run.sh installs it)");
     is_skipped_if(!missing.is_empty(), what, &reason)
+}
+
+/// Where a program is. Debian's servers are in a folder that not every user's `PATH` has.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let mut files = folders.map(|folder| folder.join(name));
+    files.find(|file| file.is_file())
 }
 
 /// Whether to leave `what` out because it needs root.

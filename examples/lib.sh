@@ -45,7 +45,11 @@ install_needed() {
     command -v apt-get >/dev/null ||
         fail "these are missing, by their names in Debian; please install them by your system's own means: $needed"
     sudo=
-    [ "$(id -u)" = 0 ] || sudo=sudo
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null ||
+            fail "these are missing, and without sudo only root can install them: apt-get install $needed"
+        sudo=sudo
+    fi
     say "Installing with apt-get: $needed"
     policy=/usr/sbin/policy-rc.d
     ours=

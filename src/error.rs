@@ -7,7 +7,7 @@ use std::fmt;
 /// It travels inside an [`anyhow::Error`], whose contexts say which step and object it concerns. If a CA
 /// refuses a request or cannot be reached, the client's error is always a `Failure`. An error of the client that holds
 /// none has another cause: no time is left, the run was cancelled, a reply was not understood. Other code depends on
-/// this difference (`Survey::explain` in `validation.rs`, `post_challenge` in `authorize.rs`), so do not return a
+/// this difference (`Survey::explain` in `validation.rs`, `name_failure_or_other` in `authorize.rs`), so do not return a
 /// `Failure` there merely for its hint.
 #[derive(Clone, Debug, Default)]
 pub struct Failure {

@@ -291,13 +291,13 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
             }
         }
         Err(error) => {
-            let message = error.to_string();
-            // ureq puts these before an error of the system's, and one of tls.rs.
-            let prefixes = ["io: ", "other: "];
-            let seen = prefixes
-                .iter()
-                .find_map(|prefix| message.strip_prefix(prefix));
-            Finding::Unclear(route.leading_to(seen.unwrap_or(&message)))
+            // The cause alone: ureq puts a word of its own before it.
+            let seen = match error.downcast_ref::<ureq::Error>() {
+                Some(ureq::Error::Io(cause)) => cause.to_string(),
+                Some(ureq::Error::Other(cause)) => cause.to_string(),
+                _ => error.to_string(),
+            };
+            Finding::Unclear(route.leading_to(&seen))
         }
     }
 }

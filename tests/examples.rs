@@ -43,11 +43,8 @@ fn run(setup: &Setup<Pebble>, script: &str) -> Outcome {
     .unwrap();
     set_mode(&bin.join("getcrt"), 0o755);
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let mut run = setup
-        .here(Run::of("sh").args(&["-c", script]))
-        .env("PATH", path);
-    run.command.current_dir(setup.path(""));
-    run.outcome()
+    let run = setup.here(Run::of("sh").args(&["-c", script]));
+    run.env("PATH", path).outcome()
 }
 
 /// How often the web server was reloaded.

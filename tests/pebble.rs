@@ -5,14 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use snapbox::data::Inline;
 
 use crate::support::files::library;
-use crate::support::is_skipped_without_ipv6;
-use crate::support::is_skipped_without_mounts;
 use crate::support::pebble::NAMES;
 use crate::support::prelude::*;
-use crate::support::program;
 use crate::support::setup::{OLD_CERTIFICATE, user_directory};
 use crate::support::silent_ca::SilentCa;
 use crate::support::web::Proxy;
+use crate::support::{is_skipped_without_ipv6, is_skipped_without_mounts, program};
 
 #[test]
 fn first_run_shows_each_step() {
@@ -138,10 +136,7 @@ Certificate signed!
 
 #[test]
 fn slow_validation_is_waited_for() {
-    let setup = Setup::with_pebble_and_variables(&[
-        ("PEBBLE_VA_NOSLEEP", "0"),
-        ("PEBBLE_VA_SLEEPTIME", "20"),
-    ]);
+    let setup = Setup::with_slow_validation("20");
     let outcome = setup.getcrt().outcome();
     setup.verify(&outcome, &NAMES);
 }

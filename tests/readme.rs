@@ -111,9 +111,7 @@ fn shell(setup: &Setup<Pebble>, arguments: &str) -> Outcome {
         setup.ca.directory_url(),
         setup.web.port,
     ));
-    let mut run = setup.here(run);
-    run.command.current_dir(setup.path(""));
-    run.outcome()
+    setup.here(run).outcome()
 }
 
 #[test]

@@ -3,10 +3,8 @@
 use std::os::unix::fs::{chown, symlink};
 use std::sync::{Arc, OnceLock};
 
-use crate::support::is_skipped_without_mounts;
-use crate::support::is_skipped_without_root;
-use crate::support::pebble;
 use crate::support::prelude::*;
+use crate::support::{is_skipped_without_mounts, is_skipped_without_root, pebble};
 
 #[test]
 fn foreign_file_in_the_acme_dir_is_kept() {
@@ -489,16 +487,10 @@ fn closed_stderr_is_no_reason_to_stop() {
 
 #[test]
 fn chain_that_cannot_be_renamed_is_kept() {
-    let setup = Setup::with_pebble_and_variables(&[
-        ("PEBBLE_VA_NOSLEEP", "0"),
-        ("PEBBLE_VA_SLEEPTIME", "5"),
-    ]);
+    let setup = Setup::with_slow_validation("5");
     let output = setup.path("out.crt");
     let run = setup.getcrt().args(&["-o", output.to_str().unwrap()]);
-    let run = run.start();
-    await_that("the challenge files", || {
-        listing(&setup.acme_dir()).len() == pebble::NAMES.len()
-    });
+    let run = setup.start_and_await_challenge_files(run);
     // Meanwhile somebody makes a directory of that name.
     fs::create_dir(&output).unwrap();
     fs::write(output.join("x"), "").unwrap();

@@ -57,8 +57,7 @@ fn hostile_words_are_made_printable() {
             reply.replace(403, &body.to_string());
         })
     });
-    setup
-        .fails(str![[r#"
+    setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -210,8 +209,7 @@ fn unprintable_error_is_made_printable() {
     let setup = Setup::with_fake_ca(|ca| {
         ca.tamper("newOrder", |reply, _| reply.replace(400, "\u{0}\u{1}"))
     });
-    setup
-        .fails(str![[r#"
+    setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test

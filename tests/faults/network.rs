@@ -628,10 +628,10 @@ hint: is this the port where it speaks https?
 
 #[test]
 fn connections_that_close_after_each_reply_are_fine() {
-    let closing = RESOURCES.iter().fold(FakeCa::honest(), |ca, resource| {
-        ca.tamper(resource, |reply, _| reply.wire = Wire::Closing)
-    });
-    Setup::with_fake_ca(|_| closing).issues().issued();
+    let close = |reply: &mut Reply, _| reply.wire = Wire::Closing;
+    Setup::with_fake_ca(|ca| ca.tamper_all(&RESOURCES, close))
+        .issues()
+        .issued();
 }
 
 #[test]
@@ -646,10 +646,9 @@ fn header_names_in_any_case_are_fine() {
             };
         }
     };
-    let changed = RESOURCES.iter().fold(FakeCa::honest(), |ca, resource| {
-        ca.tamper(resource, change_case)
-    });
-    Setup::with_fake_ca(|_| changed).issues().issued();
+    Setup::with_fake_ca(|ca| ca.tamper_all(&RESOURCES, change_case))
+        .issues()
+        .issued();
 }
 
 #[test]

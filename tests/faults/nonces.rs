@@ -57,12 +57,12 @@ fn nonces_from_new_nonce_alone_suffice() {
         "finalize",
         "certificate",
     ];
+    let without_nonce = |reply: &mut Reply, _| reply.drop_header("Replay-Nonce");
     for _ in 0..5 {
-        let bare = every.iter().fold(FakeCa::honest(), |ca, resource| {
-            ca.tamper(resource, |reply, _| reply.drop_header("Replay-Nonce"))
-        });
         // Each of the names that are worked on side by side uses the nonce it has fetched.
-        Setup::with_fake_ca(|_| bare).issues().issued();
+        Setup::with_fake_ca(|ca| ca.tamper_all(&every, without_nonce))
+            .issues()
+            .issued();
     }
 }
 
@@ -102,9 +102,7 @@ fn hanging_new_nonce_is_not_waited_for() {
             "challenge",
             "order",
         ];
-        resources
-            .iter()
-            .fold(ca, |ca, resource| ca.tamper(resource, none))
+        ca.tamper_all(&resources, none)
     });
     // A request may hang for a minute, and this one is not waited for.
     let outcome = setup.getcrt().args(&["--timeout", "45"]).outcome();

@@ -2,7 +2,6 @@
 
 use crate::support::pebble;
 use crate::support::prelude::*;
-use crate::support::run::Running;
 
 #[test]
 fn sigint_removes_all_files() {
@@ -20,13 +19,10 @@ fn sighup_removes_all_files() {
 }
 
 fn signal_removes_all_files(name: &str, number: i32) {
-    let setup = Setup::with_pebble_and_variables(&[
-        ("PEBBLE_VA_NOSLEEP", "0"),
-        ("PEBBLE_VA_SLEEPTIME", "30"),
-    ]);
+    let setup = Setup::with_slow_validation("30");
     // The shell that started this test may have told its children to ignore SIGINT.
     let run = setup.getcrt_by("env", &["--default-signal=INT,HUP"]);
-    let run = start_and_await_challenge_files(&setup, run.args(&["-o", "out.crt"]));
+    let run = setup.start_and_await_challenge_files(run.args(&["-o", "out.crt"]));
     run.signal(name);
     let outcome = run.outcome();
     outcome
@@ -54,21 +50,9 @@ Verifying www.a.test...
 
 #[test]
 fn ignored_sighup_stays_ignored() {
-    let setup = Setup::with_pebble_and_variables(&[
-        ("PEBBLE_VA_NOSLEEP", "0"),
-        ("PEBBLE_VA_SLEEPTIME", "8"),
-    ]);
+    let setup = Setup::with_slow_validation("8");
     let run = setup.getcrt_by("env", &["--ignore-signal=HUP"]);
-    let run = start_and_await_challenge_files(&setup, run);
+    let run = setup.start_and_await_challenge_files(run);
     run.signal("HUP");
     setup.verify(&run.outcome(), &pebble::NAMES);
-}
-
-/// Starts a run whose challenge files are not validated at once, so that it is still polling when this returns.
-fn start_and_await_challenge_files(setup: &Setup<Pebble>, run: Run) -> Running {
-    let run = run.start();
-    await_that("the challenge files", || {
-        listing(&setup.acme_dir()).len() == pebble::NAMES.len()
-    });
-    run
 }

@@ -149,6 +149,17 @@ impl FakeCaBuilder {
         self
     }
 
+    /// The same change for the replies about several resources.
+    pub fn tamper_all(
+        self,
+        resources: &[&'static str],
+        tamper: impl Fn(&mut Reply, usize) + Copy + Send + Sync + 'static,
+    ) -> FakeCaBuilder {
+        resources
+            .iter()
+            .fold(self, |ca, resource| ca.tamper(resource, tamper))
+    }
+
     /// Changes what is issued.
     pub fn leaf(mut self, tamper: impl Fn(&mut Leaf) + Send + Sync + 'static) -> FakeCaBuilder {
         self.leaf = Box::new(tamper);
@@ -197,12 +208,11 @@ impl FakeCaBuilder {
             ..State::empty()
         };
         let state = Arc::new(Mutex::new(state));
-        let root = issuer.certificate.to_pem().unwrap();
         let shared = Arc::clone(&state);
         let handle = move |connection| converse(&acceptor, connection, &shared);
         FakeCa {
             port,
-            root,
+            https_root: issuer.certificate.to_pem().unwrap(),
             state,
             _server: TcpServer::start("127.0.0.1", port, handle),
         }
@@ -212,8 +222,7 @@ impl FakeCaBuilder {
 /// A CA that is running, and the root of its https.
 pub struct FakeCa {
     pub port: u16,
-    /// The root to trust for its https.
-    pub root: Vec<u8>,
+    https_root: Vec<u8>,
     state: Arc<Mutex<State>>,
     _server: TcpServer,
 }
@@ -224,7 +233,7 @@ impl Ca for FakeCa {
     }
 
     fn root(&self) -> Vec<u8> {
-        self.root.clone()
+        self.https_root.clone()
     }
 
     fn complaints(&self) -> Vec<String> {

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::files::{https, listing, openssl};
-use super::run::Outcome;
+use super::run::{Outcome, Run, Running};
 use super::setup::{Ca, Setup, user_directory};
 use super::web::Web;
-use super::{Server, await_port, free_port};
+use super::{Server, await_port, await_that, free_port};
 
 /// Pebble, with the DNS server that it asks.
 pub struct Pebble {
@@ -122,6 +122,14 @@ impl Setup<Pebble> {
         })
     }
 
+    /// A CA that waits before it validates, for at most as many seconds.
+    pub fn with_slow_validation(seconds: &str) -> Setup<Pebble> {
+        Setup::with_pebble_and_variables(&[
+            ("PEBBLE_VA_NOSLEEP", "0"),
+            ("PEBBLE_VA_SLEEPTIME", seconds),
+        ])
+    }
+
     /// A CA that requires external account binding. `keys` maps key identifiers to MAC keys, in JSON.
     pub fn with_external_accounts(keys: &str) -> Setup<Pebble> {
         let members = format!(
@@ -171,13 +179,22 @@ impl Setup<Pebble> {
         assert!(reply.starts_with("HTTP/1.0 200"), "{reply}");
     }
 
+    /// Starts `run`, and waits until its challenge files are there. With a slow validation it is still polling then.
+    pub fn start_and_await_challenge_files(&self, run: Run) -> Running {
+        let running = run.start();
+        await_that("the challenge files", || {
+            listing(&self.acme_dir()).len() == NAMES.len()
+        });
+        running
+    }
+
     /// What was issued leads to the CA's root, is for these names and for the domain key, and the
     /// acme-dir is clean.
     #[track_caller]
     pub fn verify(&self, outcome: &Outcome, names: &[&str]) {
         outcome.issued();
         self.verify_pem(&outcome.stdout, names);
-        assert_eq!(listing(&self.acme_dir()), [""; 0], "{outcome}");
+        self.no_file_is_left(outcome);
     }
 
     #[track_caller]

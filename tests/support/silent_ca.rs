@@ -16,7 +16,7 @@ pub struct SilentCa {
 
 impl Ca for SilentCa {
     fn directory_url(&self) -> String {
-        format!("https://127.0.0.1:{}/directory", self.port)
+        format!("{}/directory", self.base_url())
     }
 
     fn root(&self) -> Vec<u8> {

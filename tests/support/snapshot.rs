@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use snapbox::data::Inline;
 use snapbox::{Assert, Redactions};
 
-/// What is replaced: the group `redacted`, or all of the match if there is none.
+/// The patterns, each after the word that replaces its group `redacted`, or all of the match if it has no such group.
 const PATTERNS: [(&str, &str); 8] = [
     (
         "[PORT]",

@@ -234,7 +234,7 @@ impl ChallengeFile<'_> {
     fn failed_download(&self, port: u16) -> String {
         format!(
             "Wrote file to {}, but couldn't download {}",
-            self.file.path().display(),
+            self.file.shown().display(),
             self.url(port)
         )
     }

@@ -1,36 +1,38 @@
 //! The challenge files in the acme-dir, which the web server serves and the CA fetches.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::acme::resources::Token;
-use crate::temporary::TemporaryFile;
+use crate::directory::Directory;
+use crate::temporary::{FOREIGN_FILE, TemporaryFile};
 
 /// How often getcrt tries to create a file. Removing a leftover takes one try, and so does each collision with
 /// another run.
 const MAX_TRIES: u32 = 10;
+/// The name of the file by which it is tried out whether files can be created. It is no token, because of the dot.
+const TRIAL_NAME: &str = ".getcrt-trial";
 
 /// The directory that the web server serves as `/.well-known/acme-challenge/`.
-pub struct AcmeDir(PathBuf);
+pub struct AcmeDir(Arc<Directory>);
 
 impl AcmeDir {
-    /// Checks that the directory is there, and that files can be created in it.
+    /// Opens the directory, and checks that files can be created in it.
     ///
     /// # Errors
     /// There is no such directory, or no file can be created in it.
     pub fn open(path: &Path) -> Result<AcmeDir> {
-        let try_out = || {
-            let metadata = fs::metadata(path)?;
-            ensure!(metadata.is_dir(), "this is no directory");
-            let trial =
-                TemporaryFile::create_private_in(path).context("no file can be made in it")?;
-            drop(trial);
-            Ok(AcmeDir(path.to_owned()))
-        };
-        try_out().with_context(|| format!("--acme-dir {}", path.display()))
+        let shown = || format!("--acme-dir {}", path.display());
+        let directory = Arc::new(Directory::open(path).with_context(shown)?);
+        try_out(&directory)
+            .context("no file can be made in it")
+            .with_context(shown)?;
+        Ok(AcmeDir(directory))
     }
 
     /// Creates the file that the CA will fetch for `token`. It holds the key authorization and nothing
@@ -39,39 +41,56 @@ impl AcmeDir {
     /// # Errors
     /// The file cannot be written, or a foreign file has its name.
     pub fn write(&self, token: &Token, key_authorization: &str) -> Result<TemporaryFile> {
-        let path = self.0.join(token.as_str());
-        create_or_replace(&path, key_authorization)
-            .with_context(|| format!("cannot write the challenge file {}", path.display()))
+        let name = OsStr::new(token.as_str());
+        create_or_replace(&self.0, name, key_authorization).with_context(|| {
+            let path = self.0.shown(name);
+            format!("cannot write the challenge file {}", path.display())
+        })
+    }
+}
+
+/// Creates a file and removes it.
+fn try_out(directory: &Arc<Directory>) -> Result<()> {
+    let name = OsStr::new(TRIAL_NAME);
+    match TemporaryFile::create_public(directory, name, "") {
+        Ok(_) => Ok(()),
+        // Another run does the same at this moment, or was killed. Removing its file takes the same permission.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            remove_leftover(directory, name, "")
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also belong to
 /// another run of the same account that is under way. That run will not remove ours, but when this one ends, the
 /// other has no file any more.)
-fn create_or_replace(path: &Path, key_authorization: &str) -> Result<TemporaryFile> {
+fn create_or_replace(
+    directory: &Arc<Directory>,
+    name: &OsStr,
+    content: &str,
+) -> Result<TemporaryFile> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match TemporaryFile::create_public(path, key_authorization) {
+        match TemporaryFile::create_public(directory, name, content) {
             Ok(file) => return Ok(file),
             Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < MAX_TRIES => {
-                remove_leftover(path, key_authorization)?;
+                remove_leftover(directory, name, content)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Removes the file at `path` if it is a leftover.
+/// Removes the file if it is a leftover.
 ///
 /// # Errors
 /// It is not, or cannot be read or removed.
-fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {
-    let removed = match is_leftover(path, key_authorization) {
-        Ok(true) => fs::remove_file(path),
-        Ok(false) => {
-            bail!("a foreign file has that name: look what it is, remove it if nothing needs it")
-        }
+fn remove_leftover(directory: &Directory, name: &OsStr, content: &str) -> Result<()> {
+    let removed = match is_leftover(directory, name, content) {
+        Ok(true) => fs::remove_file(directory.place_of(name)),
+        Ok(false) => bail!(FOREIGN_FILE),
         Err(error) => Err(error),
     };
     match removed {
@@ -81,19 +100,22 @@ fn remove_leftover(path: &Path, key_authorization: &str) -> Result<()> {
     }
 }
 
-/// Whether there is a regular file that holds the key authorization, or only the beginning of it: the run
-/// may have been killed while it wrote.
-fn is_leftover(path: &Path, key_authorization: &str) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    let max_length = key_authorization.len() as u64;
+/// Whether there is a regular file that holds `content`, or only the beginning of it: the run may have been killed
+/// while it wrote.
+fn is_leftover(directory: &Directory, name: &OsStr, content: &str) -> io::Result<bool> {
+    let file = match directory.open_file(name) {
+        // A symlink. getcrt makes none.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(false),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    let max_length = content.len() as u64;
     if !metadata.is_file() || metadata.len() > max_length {
         return Ok(false);
     }
-    let mut content = Vec::new();
-    File::open(path)?
-        .take(max_length)
-        .read_to_end(&mut content)?;
-    Ok(key_authorization.as_bytes().starts_with(&content))
+    let mut found = Vec::new();
+    file.take(max_length).read_to_end(&mut found)?;
+    Ok(content.as_bytes().starts_with(&found))
 }
 
 #[cfg(test)]
@@ -126,9 +148,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let acme_dir = AcmeDir::open(directory.path()).unwrap();
         let file = acme_dir.write(&token(), "token.thumbprint").unwrap();
-        fs::remove_file(file.path()).unwrap();
-        fs::write(file.path(), "foreign").unwrap();
-        let path = file.path().to_owned();
+        fs::remove_file(file.shown()).unwrap();
+        fs::write(file.shown(), "foreign").unwrap();
+        let path = file.shown();
         drop(file);
         assert_eq!(fs::read(path).unwrap(), b"foreign");
     }

@@ -12,6 +12,7 @@ use openssl::stack::Stack;
 use openssl::x509::{GeneralName, GeneralNameRef, X509, X509ExtensionRef, X509Req, X509ReqRef};
 
 use crate::acme::resources::Identifier;
+use crate::deadline::Deadline;
 use crate::files;
 
 /// The DER encoding of the object identifier of subjectAltName (RFC 5280 §4.2.1.6).
@@ -32,8 +33,8 @@ impl Csr {
     /// # Errors
     /// The file holds no CSR, its signature is wrong, or it asks for a name that http-01 cannot prove.
     /// The error names the file.
-    pub fn read(path: &Path) -> Result<Csr> {
-        files::load(path, |content, _| Csr::parse(content))
+    pub fn read(path: &Path, deadline: &Deadline) -> Result<Csr> {
+        files::load(path, deadline, |content, _| Csr::parse(content))
     }
 
     fn parse(content: &[u8]) -> Result<Csr> {

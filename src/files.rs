@@ -1,11 +1,15 @@
 //! Reads the files that the user names, with a bound on their size. If a file holds no key or CSR, the error says
 //! what it holds. Key, CSR and bundle are read once, so they can come from pipes.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::deadline::Deadline;
 
 /// A file must be smaller than this, in bytes. Keys, CSRs, chains and bundles of roots are much smaller.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -13,10 +17,15 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Reads the file at `path` and returns what `parse` makes of its content and metadata.
 ///
 /// # Errors
-/// The file is missing, unreadable, empty or too large, or `parse` refuses it. The error names it.
-pub fn load<T>(path: &Path, parse: impl FnOnce(&[u8], &Metadata) -> Result<T>) -> Result<T> {
+/// The file is missing, unreadable, empty or too large, or `parse` refuses it. Or it is a pipe, and nobody has written
+/// to it by the deadline. The error names the file.
+pub fn load<T>(
+    path: &Path,
+    deadline: &Deadline,
+    parse: impl FnOnce(&[u8], &Metadata) -> Result<T>,
+) -> Result<T> {
     let read_and_parse = || {
-        let (content, metadata) = read(path)?;
+        let (content, metadata) = read_by(deadline, path)?;
         ensure!(!content.is_empty(), "the file is empty");
         parse(&content, &metadata)
     };
@@ -24,19 +33,44 @@ pub fn load<T>(path: &Path, parse: impl FnOnce(&[u8], &Metadata) -> Result<T>) -
 }
 
 /// Returns the content and the metadata of the file at `path`.
+fn read_by(deadline: &Deadline, path: &Path) -> Result<(Vec<u8>, Metadata)> {
+    if fs::metadata(path)?.is_file() {
+        return open_and_read(path);
+    }
+    // A pipe can be silent for ever, already when it is opened. So a thread waits for it.
+    let (sender, receiver) = mpsc::channel();
+    let owned_path = path.to_owned();
+    let work = move || {
+        let _ = sender.send(open_and_read(&owned_path));
+    };
+    match thread::Builder::new().spawn(work) {
+        Ok(_) => receiver
+            .recv_timeout(deadline.remaining())
+            .ok()
+            .context("nothing came from it in time (--timeout)")?,
+        Err(_) => open_and_read(path),
+    }
+}
+
+fn open_and_read(path: &Path) -> Result<(Vec<u8>, Metadata)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let content = read_bounded(file)?;
+    Ok((content, metadata))
+}
+
+/// Returns the content of a file.
 ///
 /// # Errors
 /// The file cannot be read, or is too large.
-pub fn read(path: &Path) -> Result<(Vec<u8>, Metadata)> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+pub fn read_bounded(file: File) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     let length = file.take(MAX_FILE_BYTES).read_to_end(&mut content)?;
     ensure!(
         (length as u64) < MAX_FILE_BYTES,
         "the file is larger than 4 MiB"
     );
-    Ok((content, metadata))
+    Ok(content)
 }
 
 /// Explains why no `wanted` ("private key", "CSR") could be read from `content`, by the label of the

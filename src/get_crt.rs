@@ -46,19 +46,20 @@ pub enum Outcome {
 /// # Errors
 /// There is no new certificate, or it could not be written. The error says why.
 pub fn get_crt(options: &Options) -> Result<Outcome> {
+    let deadline = Deadline::after(Duration::from_secs(options.timeout));
+
     info!("Parsing account key...");
-    let account_key = AccountKey::read(&options.account_key)?;
+    let account_key = AccountKey::read(&options.account_key, &deadline)?;
 
     info!("Parsing CSR...");
-    let csr = Csr::read(&options.csr)?;
+    let csr = Csr::read(&options.csr, &deadline)?;
     check_keys_differ(&account_key, &csr)?;
     info!("Found domains: {}", comma_separated(&csr.identifiers));
 
     // These would fail at the end. It is better to know before the CA is asked for anything.
     let acme_dir = AcmeDir::open(&options.acme_dir)?;
-    let output = Output::open(options)?;
+    let output = Output::open(options, &deadline)?;
 
-    let deadline = Deadline::after(Duration::from_secs(options.timeout));
     let directory_url = options.directory();
     let ca_bundle = options.ca_bundle.as_deref();
     let client = Client::new(&account_key, &directory_url, ca_bundle, deadline)?;
@@ -193,11 +194,12 @@ fn find_or_create_account(
             Err(error) if is_refusal(&error, "externalAccountRequired") => {}
             Err(error) => return Err(error),
         }
-        payload["externalAccountBinding"] = files::load(hmac_key_file, |hmac_key, _| {
-            client
-                .key()
-                .bind_external_account(kid, hmac_key, new_account)
-        })?;
+        payload["externalAccountBinding"] =
+            files::load(hmac_key_file, client.deadline(), |hmac_key, _| {
+                client
+                    .key()
+                    .bind_external_account(kid, hmac_key, new_account)
+            })?;
     }
     client
         .register(new_account, &payload)

@@ -10,16 +10,20 @@ mod chain;
 mod challenge_files;
 mod csr;
 mod deadline;
+mod directory;
 mod error;
 mod files;
 mod get_crt;
 mod options;
 mod output;
+mod panics;
 mod parallel;
 #[cfg(test)]
 mod property_tests;
 mod renewal;
+mod resolver;
 mod self_check;
+mod signals;
 mod stderr;
 mod temporary;
 mod text;
@@ -31,8 +35,8 @@ mod validation;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use log::{info, log};
+use anyhow::Result;
+use log::{info, log, warn};
 
 use crate::get_crt::Outcome;
 use crate::options::Options;
@@ -43,7 +47,8 @@ const NOT_DUE: u8 = 3;
 fn main() -> ExitCode {
     let options = Options::from_command_line();
     stderr::open(&options);
-    match run(&options) {
+    panics::silence();
+    match panics::catch(|| run(&options)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotDue(reason)) => {
             info!("{reason}");
@@ -61,6 +66,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Outcome> {
-    temporary::remove_files_on_signals().context("cannot watch for signals")?;
+    if let Err(error) = signals::watch() {
+        warn!("cannot watch for signals, so Ctrl-C leaves challenge files behind: {error}");
+    }
     get_crt::get_crt(options)
 }

@@ -1,27 +1,33 @@
 //! Where the chain goes: to stdout, or into a file that is replaced as a whole or not at all.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use log::warn;
+use log::{info, warn};
 
 use crate::chain::Chain;
+use crate::deadline::Deadline;
+use crate::directory::{self, Directory};
 use crate::error::Failure;
 use crate::files;
 use crate::options::Options;
+use crate::signals;
 use crate::temporary::TemporaryFile;
 
-/// The most symlinks that are followed, as in Linux.
-const MAX_LINKS: usize = 40;
 /// How many bytes are written before a certificate is ordered, so that a full disk is noticed while nothing
 /// is lost. A typical chain has a tenth of that.
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
+/// How often it is looked whether another run has finished with the file.
+const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the chain goes. It was checked that it can be written there.
 pub enum Output {
@@ -33,10 +39,14 @@ pub enum Output {
 
 /// A file that will be replaced, and the temporary file beside it that will take its place.
 pub struct Replacement {
-    target: PathBuf,
+    /// What the user calls the file.
+    shown: String,
+    /// Where it is, through all symlinks.
+    directory: Arc<Directory>,
+    name: OsString,
     /// The file that will be replaced, if there is one.
     old: Option<OldFile>,
-    /// The temporary file, open.
+    /// The temporary file, open. It is locked, so that runs for the same file come one after the other.
     file: File,
     /// Removes it, until it is renamed to the target.
     guard: TemporaryFile,
@@ -50,16 +60,19 @@ struct OldFile {
 }
 
 impl Output {
-    /// Prepares the destination. For a file, this creates the temporary file and reserves disk space.
+    /// Prepares the destination. For a file, this creates the temporary file and reserves disk space. If another run
+    /// is writing the same file, this waits until it has ended.
     ///
     /// # Errors
-    /// Stdout is closed. The file is not regular. It holds a PEM block that is no certificate, or a valid
-    /// certificate that one from staging would replace. No other file can be written beside it.
-    pub fn open(options: &Options) -> Result<Output> {
+    /// Stdout is closed. The file is not regular. It holds something else than certificates, or a valid
+    /// certificate that one from staging would replace. No other file can be written beside it. The deadline is over
+    /// before the other run has ended.
+    pub fn open(options: &Options, deadline: &Deadline) -> Result<Output> {
         match &options.output {
             Some(path) => {
+                let shown = format!("--output {}", path.display());
                 let replacement =
-                    Replacement::prepare(path, options).with_context(|| shown(path))?;
+                    Replacement::prepare(path, shown.clone(), options, deadline).context(shown)?;
                 Ok(Output::File(Box::new(replacement)))
             }
             None => {
@@ -92,14 +105,21 @@ impl Output {
         written.map_err(|error| {
             let message = format!("the certificate was issued, but cannot be written: {error:#}");
             let mut failure = Failure::new(message)
-                .with_hint("the certificate follows: save it where it belongs");
+                .with_hint("the certificate is printed above: save it where it belongs");
             failure.undelivered_chain = Some(pem.to_owned());
             Error::new(failure)
         })
     }
 }
 
+/// Returns the certificates in the file at `path`. `None` if there is no such file, or it holds none.
+pub fn read_chain(path: &Path) -> Option<Chain> {
+    let (directory, name) = directory::locate(path).ok()?;
+    OldFile::read(&directory, &name).ok()??.chain
+}
+
 fn write_to_stdout(pem: &str) -> io::Result<()> {
+    signals::certificate_is_being_written();
     // std's own handle reports success when stdout is open for reading only, so it is not used.
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
     File::from(stdout).write_all(pem.as_bytes())
@@ -118,22 +138,30 @@ fn is_stdout_closed() -> bool {
 }
 
 impl Replacement {
-    fn prepare(path: &Path, options: &Options) -> Result<Replacement> {
-        let names_directory = path.to_string_lossy().ends_with('/');
-        ensure!(!names_directory, "this names a directory, not a file");
-        let target = follow_links(path)?;
-        let old = OldFile::read(&target)?;
+    fn prepare(
+        path: &Path,
+        shown: String,
+        options: &Options,
+        deadline: &Deadline,
+    ) -> Result<Replacement> {
+        check_is_no_special_file(path)?;
+        let (directory, name) = directory::locate(path)?;
+        let directory = Arc::new(directory);
+        let (guard, file) = lock_temporary_file(&directory, &name, deadline)?;
+
+        // Another run may have changed it while this one waited for the lock. So it is read only now.
+        let old = OldFile::read(&directory, &name)?;
         if let Some(old) = &old
             && options.is_staging()
             && !options.dry_run
         {
             old.refuse_staging()?;
         }
-        let (guard, file) = TemporaryFile::create_private_in(directory_of(&target))
-            .context("no file can be made in its directory")?;
         write_and_sync(&file, &[0; RESERVED_BYTES]).context("no room for a certificate")?;
         Ok(Replacement {
-            target,
+            shown,
+            directory,
+            name,
             old,
             file,
             guard,
@@ -146,18 +174,21 @@ impl Replacement {
 
     /// Writes the chain into the temporary file and renames that.
     fn commit(self, pem: &str) -> Result<()> {
-        let place = shown(&self.target);
         self.keep_owner_and_mode();
-        write_and_sync(&self.file, pem.as_bytes()).context(place.clone())?;
+        write_and_sync(&self.file, pem.as_bytes()).context(self.shown.clone())?;
 
         // If this fails, the chain stays where it is.
-        let temporary_path = self.guard.path().to_owned();
-        self.guard.rename(&self.target).with_context(|| {
+        let temporary_path = self.guard.shown();
+        signals::certificate_is_being_written();
+        self.guard.rename(&self.name).with_context(|| {
             let left_in = temporary_path.display();
-            format!("it is in {left_in}: {place}")
+            format!("it is in {left_in}: {}", self.shown)
         })?;
-        if let Err(error) = sync_directory(directory_of(&self.target)) {
-            warn!("{place} is written, but may not survive a power failure: {error}");
+        if let Err(error) = self.directory.sync() {
+            warn!(
+                "{} is written, but may not survive a power failure: {error}",
+                self.shown
+            );
         }
         Ok(())
     }
@@ -191,32 +222,28 @@ impl Replacement {
     }
 
     fn warn_not_kept(&self, error: &io::Error) {
-        let place = shown(&self.target);
-        warn!("{place}: its owner, group or mode cannot be kept: {error}");
+        warn!(
+            "{}: its owner, group or mode cannot be kept: {error}",
+            self.shown
+        );
     }
 }
 
 impl OldFile {
-    /// Reads the file at `path`, if there is one.
+    /// Reads the file, if there is one.
     ///
     /// # Errors
-    /// It is not a regular file, cannot be read, or holds a PEM block that is no certificate.
-    fn read(path: &Path) -> Result<Option<OldFile>> {
-        let metadata = match fs::metadata(path) {
-            Ok(metadata) => metadata,
+    /// It is not a regular file or cannot be read. Or it holds something that would be lost.
+    fn read(directory: &Directory, name: &OsStr) -> Result<Option<OldFile>> {
+        let file = match directory.open_file(name) {
+            Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if !metadata.is_file() {
-            bail!("this is no regular file; for stdout leave -o out");
-        }
-        let (content, _) = files::read(path)?;
-        let text = String::from_utf8_lossy(&content);
-        for label in files::pem_labels(&text) {
-            if label != "CERTIFICATE" {
-                bail!("there is a {label} in this file, which would be lost; name another file");
-            }
-        }
+        let metadata = file.metadata()?;
+        check_is_regular(&metadata)?;
+        let content = files::read_bounded(file)?;
+        check_may_be_lost(&content)?;
         let chain = Chain::from_file(&content);
         Ok(Some(OldFile { metadata, chain }))
     }
@@ -240,37 +267,86 @@ fn write_and_sync(file: &File, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Waits until a rename in `directory` is on the disk.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-fn shown(path: &Path) -> String {
-    format!("--output {}", path.display())
-}
-
-/// Returns where `path` leads through all symlinks. The last one may lead to a file that does not exist
-/// yet.
-fn follow_links(path: &Path) -> Result<PathBuf> {
-    // A pipe or a device is refused by the caller. Its links are not followed here: one like /proc/self/fd/1 may
-    // hold no path but `pipe:[1234]`.
-    let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    if is_special {
-        return Ok(path.to_owned());
+/// Checks that `path` leads to a file, if it leads anywhere. (A symlink such as /dev/stdout may lead to a pipe, which has
+/// no path.)
+fn check_is_no_special_file(path: &Path) -> Result<()> {
+    let names_directory = path.to_string_lossy().ends_with('/');
+    ensure!(!names_directory, "this is a directory; name a file in it");
+    match fs::metadata(path) {
+        Ok(metadata) => check_is_regular(&metadata),
+        Err(_) => Ok(()),
     }
-    let mut place = path.to_owned();
-    for _ in 0..=MAX_LINKS {
-        match fs::read_link(&place) {
-            Ok(target) => place = directory_of(&place).join(target),
-            Err(_) => return Ok(place),
+}
+
+fn check_is_regular(metadata: &Metadata) -> Result<()> {
+    ensure!(!metadata.is_dir(), "this is a directory; name a file in it");
+    ensure!(
+        metadata.is_file(),
+        "this is not a regular file; leave -o out to write to stdout"
+    );
+    Ok(())
+}
+
+/// Checks that a file with this content may be replaced: one that is empty, or that holds certificates and no
+/// other PEM. A certificate may be damaged.
+fn check_may_be_lost(content: &[u8]) -> Result<()> {
+    // A file that was being written when the power failed may hold zero bytes.
+    let is_empty = content
+        .iter()
+        .all(|byte| byte.is_ascii_whitespace() || *byte == 0);
+    if is_empty {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(content);
+    let mut has_certificate = false;
+    for label in files::pem_labels(&text) {
+        if label != "CERTIFICATE" {
+            bail!("there is a {label} in this file, which would be lost; name another file");
         }
+        has_certificate = true;
     }
-    bail!("too many levels of symbolic links")
+    ensure!(
+        has_certificate,
+        "there is no certificate in this file, and what is there would be lost; name another file"
+    );
+    Ok(())
 }
 
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+/// Creates and locks the temporary file for the chain that will take the place of the file `name`. Its name is always
+/// the same, so a run that was killed leaves no more than one.
+///
+/// # Errors
+/// The file cannot be created, or another run has it until the deadline.
+fn lock_temporary_file(
+    directory: &Arc<Directory>,
+    name: &OsStr,
+    deadline: &Deadline,
+) -> Result<(TemporaryFile, File)> {
+    let mut temporary_name = OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(".getcrt");
+    let temporary_path = directory.shown(&temporary_name);
+
+    let mut has_told = false;
+    loop {
+        let created =
+            TemporaryFile::create_locked(directory, &temporary_name).with_context(|| {
+                format!(
+                    "cannot create the temporary file {}",
+                    temporary_path.display()
+                )
+            })?;
+        if let Some(locked) = created {
+            return Ok(locked);
+        }
+        ensure!(
+            deadline.remaining() > LOCK_INTERVAL,
+            "another getcrt is still writing this file, and no time is left (--timeout)"
+        );
+        if !has_told {
+            info!("Waiting for another getcrt that is writing the same file...");
+            has_told = true;
+        }
+        deadline.sleep(LOCK_INTERVAL)?;
     }
 }

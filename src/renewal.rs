@@ -13,8 +13,8 @@ use crate::acme::Purpose;
 use crate::acme::client::Client;
 use crate::chain::Chain;
 use crate::csr::Csr;
-use crate::files;
 use crate::options::Options;
+use crate::output;
 use crate::text::excerpt;
 use crate::time;
 
@@ -96,11 +96,10 @@ pub fn decide(
 /// it has left, the louder. `None` without `--renew`, or if there is no certificate.
 pub fn time_left(options: &Options) -> Option<(Level, String)> {
     let path = options.output.as_ref()?;
-    if !options.renew || !path.is_file() {
+    if !options.renew {
         return None;
     }
-    let (content, _) = files::read(path).ok()?;
-    let chain = Chain::from_file(&content)?;
+    let chain = output::read_chain(path)?;
     let not_after = chain.not_after().ok()?;
     let lifetime = not_after - chain.not_before().ok()?;
     let left = not_after - time::now();

@@ -17,12 +17,13 @@ use anyhow::{Result, bail, ensure};
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, TcpConnector, time as ureq_time};
 
 use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
+use crate::resolver::ThreadedResolver;
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 use crate::trust::Trust;
@@ -134,8 +135,7 @@ fn choose_address(
         after: ureq_time::Duration::Exact(deadline.remaining()),
         ..NextTimeout::default()
     };
-    let resolver = DefaultResolver::default();
-    let mut addresses = resolver.resolve(uri, &Config::default(), timeout)?;
+    let mut addresses = ThreadedResolver.resolve(uri, &Config::default(), timeout)?;
     addresses.sort_by_key(|address| address.is_ipv4());
     first_reachable(&addresses, route, deadline)
 }

@@ -1,6 +1,5 @@
 //! What getcrt prints on stderr: a line for each record of the log, the exchanges that `-v` shows, and
-//! the error at the end, all of it printable. The only exceptions are usage errors, which clap prints, and
-//! panics.
+//! the error at the end, all of it printable. The only exceptions are usage errors, which clap prints.
 
 use std::io::{self, IsTerminal, Write};
 use std::{env, iter};
@@ -98,22 +97,20 @@ pub fn show_exchange(heading: Heading, first_line: String, lines: Vec<String>) {
     debug!(target: heading.target(), "{}", all.join("\n"));
 }
 
-/// Prints the error that ended the run, with its details, its hint, and the chain that could not be
-/// delivered.
+/// Prints the error that ended the run, with its details and its hint. If there is a chain that could not be
+/// delivered, that comes first, so that the error is not overlooked.
 pub fn report(error: &Error) {
+    let failure = error.downcast_ref::<Failure>().cloned().unwrap_or_default();
+    if let Some(pem) = &failure.undelivered_chain {
+        for line in pem.lines() {
+            error!("{line}");
+        }
+    }
     error!("error: {error:#}");
-    let Some(failure) = error.downcast_ref::<Failure>() else {
-        return;
-    };
     for line in &failure.details {
         error!("  {line}");
     }
     if let Some(hint) = &failure.hint {
         error!("hint: {hint}");
-    }
-    if let Some(pem) = &failure.undelivered_chain {
-        for line in pem.lines() {
-            error!("{line}");
-        }
     }
 }

@@ -1,24 +1,29 @@
 //! Files that must not outlive the run: they are removed when it returns, with or without an error, when
-//! it panics, and on SIGINT, SIGTERM and SIGHUP. After any other signal that ends the process they stay.
+//! it panics, and when a signal ends it (`signals.rs`).
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-use std::{process, thread};
+use std::time::SystemTime;
 
+use anyhow::{Result, bail};
 use log::warn;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 
-/// A file that is removed when this guard is dropped, or when one of the three signals ends the process.
+use crate::directory::{Directory, our_uid};
+
+/// What the user is told of a file that has the name of one of ours.
+pub const FOREIGN_FILE: &str =
+    "a foreign file has that name: look what it is, remove it if nothing needs it";
+
+/// A file that is removed when this guard is dropped, or when a signal ends the process.
 pub struct TemporaryFile(Arc<Entry>);
 
 struct Entry {
-    path: PathBuf,
+    directory: Arc<Directory>,
+    name: OsString,
     /// Which file it is. Another file that has taken its place is not removed.
     identity: Identity,
 }
@@ -35,14 +40,19 @@ impl TemporaryFile {
     /// Creates a file that holds `content` and that every user can read, whatever the umask.
     ///
     /// # Errors
-    /// There is something at `path` already (a symlink, too), or the file cannot be written.
-    pub fn create_public(path: &Path, content: &str) -> io::Result<TemporaryFile> {
-        let (guard, mut file) = create(path.to_owned(), 0o644)?;
+    /// There is something of this name already (a symlink, too), or the file cannot be written.
+    pub fn create_public(
+        directory: &Arc<Directory>,
+        name: &OsStr,
+        content: &str,
+    ) -> io::Result<TemporaryFile> {
+        let (guard, mut file) = create(directory, name)?;
         file.write_all(content.as_bytes())?;
         let mode = file.metadata()?.permissions().mode() & 0o777;
         if mode != 0o644
             && let Err(error) = file.set_permissions(Permissions::from_mode(0o644))
         {
+            let path = guard.shown();
             let path = path.display();
             warn!(
                 "the web server may be unable to read {path}, whose mode cannot be changed: {error}"
@@ -51,47 +61,103 @@ impl TemporaryFile {
         Ok(guard)
     }
 
-    /// Creates an empty file that only this user can read, under a new name. Returns it open for reading
-    /// and writing.
+    /// Creates a file that only this user can use, and locks it. If a run that was killed has left it, it is taken
+    /// over. Returns `None` if another process has locked it.
     ///
     /// # Errors
-    /// The file cannot be created in the directory.
-    pub fn create_private_in(directory: &Path) -> io::Result<(TemporaryFile, File)> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let nanoseconds = now.unwrap_or_default().as_nanos();
-        let name = format!(".getcrt-{}-{nanoseconds}", process::id());
-        create(directory.join(name), 0o600)
+    /// The file cannot be created, or somebody else's file has this name.
+    pub fn create_locked(
+        directory: &Arc<Directory>,
+        name: &OsStr,
+    ) -> Result<Option<(TemporaryFile, File)>> {
+        let mut entries = lock_entries();
+        let place = directory.place_of(name);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&place);
+        let file = match opened {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => bail!(FOREIGN_FILE),
+            other => other?,
+        };
+        let metadata = file.metadata()?;
+        if !is_ours(&metadata) {
+            bail!(FOREIGN_FILE);
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) => warn!(
+                "{} cannot be locked, so do not run getcrt twice at once: {error}",
+                directory.shown(name).display()
+            ),
+        }
+        let identity = Identity::of(&metadata);
+        // The one who had the lock may have renamed or removed the file before it was locked here.
+        let is_still_there =
+            fs::symlink_metadata(&place).is_ok_and(|found| Identity::of(&found) == identity);
+        if !is_still_there {
+            return Ok(None);
+        }
+        let guard = register(&mut entries, directory, name, identity);
+        Ok(Some((guard, file)))
     }
 
-    /// Returns where the file is.
-    pub fn path(&self) -> &Path {
-        &self.0.path
+    /// Returns the path of the file, for messages.
+    pub fn shown(&self) -> PathBuf {
+        self.0.directory.shown(&self.0.name)
     }
 
-    /// Gives the file its final name, in place of what is there. It stays from now on, even if this fails.
+    /// Gives the file its final name in the same directory, in place of what is there. It stays from now on, even if this fails.
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn rename(self, target: &Path) -> io::Result<()> {
+    pub fn rename(self, name: &OsStr) -> io::Result<()> {
         // This lock is given back before `self` is dropped, which takes it again.
         let mut entries = lock_entries();
         entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
-        fs::rename(self.path(), target)
+        let directory = &self.0.directory;
+        fs::rename(directory.place_of(&self.0.name), directory.place_of(name))
     }
 }
 
-fn create(path: PathBuf, mode: u32) -> io::Result<(TemporaryFile, File)> {
+fn create(directory: &Arc<Directory>, name: &OsStr) -> io::Result<(TemporaryFile, File)> {
     let mut entries = lock_entries();
     let file = OpenOptions::new()
-        .read(true)
         .write(true)
         .create_new(true)
-        .mode(mode)
-        .open(&path)?;
+        .mode(0o644)
+        .open(directory.place_of(name))?;
     let identity = Identity::of(&file.metadata()?);
-    let entry = Arc::new(Entry { path, identity });
+    let guard = register(&mut entries, directory, name, identity);
+    Ok((guard, file))
+}
+
+fn register(
+    entries: &mut Vec<Arc<Entry>>,
+    directory: &Arc<Directory>,
+    name: &OsStr,
+    identity: Identity,
+) -> TemporaryFile {
+    let entry = Arc::new(Entry {
+        directory: Arc::clone(directory),
+        name: name.to_owned(),
+        identity,
+    });
     entries.push(Arc::clone(&entry));
-    Ok((TemporaryFile(entry), file))
+    TemporaryFile(entry)
+}
+
+/// Whether a file was made by this user for nobody else: with a second name (a hard link), it could be a file of
+/// another purpose.
+fn is_ours(metadata: &Metadata) -> bool {
+    let is_owned = our_uid().is_none_or(|uid| uid == metadata.uid());
+    metadata.is_file() && metadata.nlink() == 1 && is_owned
 }
 
 impl Drop for TemporaryFile {
@@ -104,7 +170,8 @@ impl Drop for TemporaryFile {
         };
         entries.swap_remove(index);
         if let Err(error) = self.0.remove() {
-            let path = self.path().display();
+            let path = self.shown();
+            let path = path.display();
             warn!("{path} is left, for it cannot be removed: {error}");
         }
     }
@@ -113,8 +180,9 @@ impl Drop for TemporaryFile {
 impl Entry {
     /// Removes the file, unless it is gone or another one is in its place.
     fn remove(&self) -> io::Result<()> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(metadata) if Identity::of(&metadata) == self.identity => fs::remove_file(&self.path),
+        let place = self.directory.place_of(&self.name);
+        match fs::symlink_metadata(&place) {
+            Ok(metadata) if Identity::of(&metadata) == self.identity => fs::remove_file(place),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -142,35 +210,33 @@ impl Identity {
     }
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP remove every [`TemporaryFile`] before they end the process. If
-/// SIGHUP is ignored, as under nohup, it stays so.
-///
-/// # Errors
-/// The operating system refuses a signal handler or a thread.
-pub fn remove_files_on_signals() -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if !is_ignored(SIGHUP) {
-        signals.add_signal(SIGHUP)?;
-    }
-    thread::Builder::new().spawn(move || {
-        for signal in signals.forever() {
-            // This lock is held until the process ends, so no file is created after this.
-            let entries = lock_entries();
-            for entry in entries.iter() {
-                let _ = entry.remove();
-            }
-            let _ = emulate_default_handler(signal);
-        }
-    })?;
-    Ok(())
+/// The result of [`remove_all`].
+pub struct Removed {
+    /// How many files were removed.
+    pub count: usize,
+    /// The files that are left, with the reasons.
+    pub left: Vec<String>,
+    /// While this is held, no other temporary file can be created.
+    _entries: MutexGuard<'static, Vec<Arc<Entry>>>,
 }
 
-/// Whether this process was started with a signal ignored. Linux shows a bit mask, in which signal 1 is the
-/// lowest bit.
-fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = u64::from_str_radix(mask.unwrap_or_default().trim(), 16).unwrap_or(0);
-    let bit = 1 << (signal - 1);
-    mask & bit != 0
+/// Removes every [`TemporaryFile`], because the process is about to end.
+pub fn remove_all() -> Removed {
+    let entries = lock_entries();
+    let mut count = 0;
+    let mut left = Vec::new();
+    for entry in entries.iter() {
+        match entry.remove() {
+            Ok(()) => count += 1,
+            Err(error) => {
+                let path = entry.directory.shown(&entry.name);
+                left.push(format!("{}: {error}", path.display()));
+            }
+        }
+    }
+    Removed {
+        count,
+        left,
+        _entries: entries,
+    }
 }

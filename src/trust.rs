@@ -12,6 +12,7 @@ use openssl::version;
 use openssl::x509::store::X509Lookup;
 use openssl::x509::{X509, X509VerifyResult};
 
+use crate::deadline::Deadline;
 use crate::error::Failure;
 use crate::files;
 
@@ -64,9 +65,9 @@ impl Trust {
     ///
     /// # Errors
     /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
-    pub fn roots(ca_bundle: Option<&Path>) -> Result<Trust> {
+    pub fn roots(ca_bundle: Option<&Path>, deadline: &Deadline) -> Result<Trust> {
         let more_roots = match ca_bundle {
-            Some(path) => files::load(path, |pem, _| parse_roots(pem))?,
+            Some(path) => files::load(path, deadline, |pem, _| parse_roots(pem))?,
             None => Vec::new(),
         };
         let quick = match openssl_home() {

@@ -808,7 +808,7 @@ error: --acme-dir acme: No such file or directory (os error 2)
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: this is no directory
+error: --acme-dir acme: Not a directory (os error 20)
 
 "#]]);
 
@@ -838,7 +838,7 @@ fn output_that_cannot_be_replaced_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output acme: this is no regular file; for stdout leave -o out
+error: --output acme: this is a directory; name a file in it
 
 "#]],
     );
@@ -849,7 +849,7 @@ error: --output acme: this is no regular file; for stdout leave -o out
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output new/: this names a directory, not a file
+error: --output new/: this is a directory; name a file in it
 
 "#]],
     );
@@ -860,7 +860,7 @@ error: --output new/: this names a directory, not a file
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output nowhere/out.crt: no file can be made in its directory: No such file or directory (os error 2)
+error: --output nowhere/out.crt: cannot open the directory nowhere: No such file or directory (os error 2)
 
 "#]],
     );
@@ -871,7 +871,7 @@ error: --output nowhere/out.crt: no file can be made in its directory: No such f
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output /dev/null: this is no regular file; for stdout leave -o out
+error: --output /dev/null: this is not a regular file; leave -o out to write to stdout
 
 "#]],
     );
@@ -882,7 +882,7 @@ error: --output /dev/null: this is no regular file; for stdout leave -o out
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output /dev/stdout: this is no regular file; for stdout leave -o out
+error: --output /dev/stdout: this is not a regular file; leave -o out to write to stdout
 
 "#]],
     );
@@ -900,8 +900,20 @@ error: --output loop: too many levels of symbolic links
 }
 
 #[test]
-fn output_to_a_key_or_a_csr_is_refused() {
+fn output_to_a_file_of_another_kind_is_refused() {
     let setup = Setup::with_silent_ca();
+    fs::write(setup.path("notes.txt"), "buy milk\n").unwrap();
+    output_is_refused(
+        &setup,
+        "notes.txt",
+        str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output notes.txt: there is no certificate in this file, and what is there would be lost; name another file
+
+"#]],
+    );
     output_is_refused(
         &setup,
         "account.key",
@@ -977,7 +989,7 @@ fn output_in_a_read_only_directory_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output old.crt: no file can be made in its directory: Permission denied (os error 13)
+error: --output old.crt: cannot create the temporary file .old.crt.getcrt: Permission denied (os error 13)
 
 "#]],
     );
@@ -1149,7 +1161,11 @@ fn too_few_file_descriptors_for_signals_is_an_error() {
     setup.run_fails(
         run,
         str![[r#"
-error: cannot watch for signals: Too many open files (os error 24)
+warning: cannot watch for signals, so Ctrl-C leaves challenge files behind: Too many open files (os error 24)
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --acme-dir acme: no file can be made in it: Too many open files (os error 24)
 
 "#]],
     );

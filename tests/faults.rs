@@ -1,6 +1,7 @@
 //! What a CA, a network, a disk or a neighbour can do wrong, one fault a test.
 
 mod account;
+mod attacks;
 mod chain;
 mod files_and_disk;
 mod hostile_replies;

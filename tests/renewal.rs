@@ -230,7 +230,7 @@ fn file_without_a_certificate_is_replaced() {
     let file = setup.path("cert.pem");
     for content in [
         "",
-        "nonsense",
+        "\n \0\0\0",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
         fs::write(&file, content).unwrap();
@@ -825,7 +825,7 @@ fn output_that_is_a_pipe_does_not_hang() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output /dev/stdin: this is no regular file; for stdout leave -o out
+error: --output /dev/stdin: this is not a regular file; leave -o out to write to stdout
 
 "#]],
     );

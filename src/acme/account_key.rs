@@ -23,6 +23,7 @@ use openssl::sign::Signer;
 use serde_json::{Value, json};
 
 use super::resources::AcmeUrl;
+use crate::deadline::Deadline;
 use crate::error::Failure;
 use crate::files;
 
@@ -62,8 +63,8 @@ impl AccountKey {
     ///
     /// # Errors
     /// The file holds no usable private key. The error names the file and says what is in it.
-    pub fn read(path: &Path) -> Result<AccountKey> {
-        files::load(path, |pem, metadata| {
+    pub fn read(path: &Path, deadline: &Deadline) -> Result<AccountKey> {
+        files::load(path, deadline, |pem, metadata| {
             if is_readable_by_all(metadata) {
                 let path = path.display();
                 warn!("every user of this machine can read your account key: chmod go-rwx {path}");

@@ -61,7 +61,7 @@ impl<'a> Client<'a> {
         deadline: Deadline,
     ) -> Result<Client<'a>> {
         Ok(Client {
-            transport: Transport::new(ca_bundle)?,
+            transport: Transport::new(ca_bundle, &deadline)?,
             deadline,
             key,
             directory_url,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ureq::http::{self, Method};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
 
@@ -17,6 +16,7 @@ use super::resources::AcmeUrl;
 use super::response::Response;
 use crate::deadline::Deadline;
 use crate::error::Failure;
+use crate::resolver::ThreadedResolver;
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
 use crate::trust::Trust;
@@ -70,7 +70,7 @@ impl Transport {
     ///
     /// # Errors
     /// `ca_bundle` is unusable, the proxy is of a kind that is not supported, or OpenSSL cannot be set up.
-    pub fn new(ca_bundle: Option<&Path>) -> Result<Transport> {
+    pub fn new(ca_bundle: Option<&Path>, deadline: &Deadline) -> Result<Transport> {
         let config = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -87,8 +87,8 @@ impl Transport {
             .build();
         // First TCP: by way of the proxy if there is one, else to the CA itself. Then TLS over it.
         let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let tls = TlsConnector::new(Trust::roots(ca_bundle)?, tcp);
-        let agent = Agent::with_parts(config, tls, DefaultResolver::default());
+        let tls = TlsConnector::new(Trust::roots(ca_bundle, deadline)?, tcp);
+        let agent = Agent::with_parts(config, tls, ThreadedResolver);
         Ok(Transport(agent))
     }
 

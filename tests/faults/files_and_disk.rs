@@ -4,7 +4,7 @@ use std::os::unix::fs::{chown, symlink};
 use std::sync::{Arc, OnceLock};
 
 use crate::support::prelude::*;
-use crate::support::{is_skipped_without_mounts, is_skipped_without_root, pebble};
+use crate::support::{is_root, is_skipped_without_mounts, is_skipped_without_root, pebble};
 
 #[test]
 fn foreign_file_in_the_acme_dir_is_kept() {
@@ -81,6 +81,160 @@ fn locked_leftover_is_replaced() {
     let leftover = fs::File::create(setup.acme_dir().join(token(0))).unwrap();
     leftover.lock().unwrap();
     setup.issues().issued();
+}
+
+/// Whoever can read a challenge file can lock it.
+#[test]
+fn locked_challenge_files_are_removed() {
+    let setup = when_the_ca_fetches_a_file(|file| {
+        let reader = fs::File::open(file).unwrap();
+        reader.lock_shared().unwrap();
+        std::mem::forget(reader);
+    });
+    setup.issues().issued();
+}
+
+#[test]
+fn many_names_need_few_file_descriptors() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let names: Vec<String> = (0..50).map(|number| format!("n{number}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    setup.csr("/", &names);
+    let run = setup.getcrt_by("sh", &["-c", "ulimit -n 32; exec \"$0\" \"$@\""]);
+    run.outcome().issued();
+}
+
+/// Where no thread can be started, this one does all the work.
+#[test]
+fn threads_are_not_needed() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let run = if is_root() {
+        // The limit does not count for root.
+        give_away(setup.directory(), 54321);
+        let user = ["--reuid=54321", "--regid=54321", "--clear-groups"];
+        Run::of("setpriv").args(&user).arg("prlimit")
+    } else {
+        Run::of("prlimit")
+    };
+    let copy = setup.path("getcrt");
+    fs::copy(GETCRT, &copy).unwrap();
+    set_mode(&copy, 0o755);
+    let run = run.args(&["--nproc=1"]).arg(copy);
+    let outcome = setup.with_options(run).outcome();
+    outcome.exits(0).stderr_is(str![[r#"
+warning: cannot watch for signals, so Ctrl-C leaves challenge files behind: Resource temporarily unavailable (os error 11)
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    setup.nothing_is_left(&outcome);
+}
+
+/// Makes a directory and everything in it somebody else's.
+fn give_away(directory: &Path, user: u32) {
+    for name in listing(directory) {
+        let path = directory.join(name);
+        if path.is_dir() {
+            give_away(&path, user);
+        } else {
+            chown(&path, Some(user), Some(user)).unwrap();
+        }
+    }
+    chown(directory, Some(user), Some(user)).unwrap();
+}
+
+/// Two cron jobs for one certificate.
+#[test]
+fn second_renewal_at_once_waits_and_finds_nothing_due() {
+    let setup = Setup::with_slow_validation("3");
+    let renew = ["--renew", "--output", "out.crt"];
+    let first = setup.start_and_await_challenge_files(setup.getcrt().args(&renew));
+    let second = setup.getcrt().args(&renew).outcome();
+    second.exits(3).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Waiting for another getcrt that is writing the same file...
+Going by its lifetime: the CA has no renewal information
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
+    first.outcome().exits(0);
+    setup.no_file_is_left(&second);
+}
+
+#[test]
+fn waiting_for_another_run_ends_in_time() {
+    let setup = Setup::with_slow_validation("8");
+    let to_file = ["--output", "out.crt"];
+    let first = setup.start_and_await_challenge_files(setup.getcrt().args(&to_file));
+    let second = setup.getcrt().args(&to_file).args(&["--timeout", "2"]);
+    second.outcome().failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, www.a.test
+Waiting for another getcrt that is writing the same file...
+error: --output out.crt: another getcrt is still writing this file, and no time is left (--timeout)
+
+"#]]);
+    first.outcome().exits(0);
+}
+
+#[test]
+fn killed_run_leaves_one_temporary_file_for_the_next() {
+    let setup = Setup::with_slow_validation("4");
+    let to_file = ["--output", "out.crt"];
+    for _ in 0..2 {
+        let run = setup.start_and_await_challenge_files(setup.getcrt().args(&to_file));
+        run.signal("KILL");
+        run.outcome().dies_of(9);
+        let names = listing(setup.directory()).into_iter();
+        let hidden: Vec<String> = names.filter(|name| name.starts_with('.')).collect();
+        assert_eq!(hidden, [".out.crt.getcrt"]);
+        for name in listing(&setup.acme_dir()) {
+            fs::remove_file(setup.acme_dir().join(name)).unwrap();
+        }
+    }
+    let outcome = setup.getcrt().args(&to_file).outcome();
+    outcome.exits(0);
+    setup.no_file_is_left(&outcome);
+}
+
+/// `--account-key <(…)` where the command never writes.
+#[test]
+fn silent_pipe_in_place_of_a_file_ends_in_time() {
+    let setup = Setup::with_silent_ca();
+    let pipe = setup.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let run = setup
+        .getcrt()
+        .args(&["--account-key", "pipe", "--timeout", "2"]);
+    setup.run_fails(
+        run,
+        str![[r#"
+Parsing account key...
+error: Error loading pipe: nothing came from it in time (--timeout)
+
+"#]],
+    );
 }
 
 #[test]
@@ -326,14 +480,14 @@ Verifying www.a.test...
 a.test verified!
 www.a.test verified!
 Signing certificate...
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
 error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
-hint: the certificate follows: save it where it belongs
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
+hint: the certificate is printed above: save it where it belongs
 
 "#]]);
 }
@@ -346,14 +500,14 @@ fn quiet_loses_no_certificate() {
     let outcome = run.stdout(full_device()).outcome();
     certificate_is_on_stderr(&setup, &outcome);
     outcome.stderr_is(str![[r#"
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
 error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
-hint: the certificate follows: save it where it belongs
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
+hint: the certificate is printed above: save it where it belongs
 
 "#]]);
 }
@@ -385,14 +539,14 @@ Verifying www.a.test...
 a.test verified!
 www.a.test verified!
 Signing certificate...
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
 error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Bad file descriptor (os error 9)
-hint: the certificate follows: save it where it belongs
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
+hint: the certificate is printed above: save it where it belongs
 
 "#]]);
 }
@@ -420,19 +574,19 @@ Verifying www.a.test...
 a.test verified!
 www.a.test verified!
 Signing certificate...
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
+-----BEGIN CERTIFICATE-----
+...
+-----END CERTIFICATE-----
 error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Broken pipe (os error 32)
-hint: the certificate follows: save it where it belongs
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
------BEGIN CERTIFICATE-----
-...
------END CERTIFICATE-----
+hint: the certificate is printed above: save it where it belongs
 
 "#]]);
 }
 
-/// The certificate was issued but could not be delivered, so it follows the error.
+/// The certificate was issued but could not be delivered, so it comes before the error.
 #[track_caller]
 fn certificate_is_on_stderr(setup: &Setup<Pebble>, outcome: &Outcome) {
     outcome.failed_to_deliver("the certificate was issued, but cannot be written: ");
@@ -511,18 +665,16 @@ Verifying a.test...
 Verifying www.a.test...
 ...
 Signing certificate...
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.getcrt-[..]: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
-hint: the certificate follows: save it where it belongs
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
+error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
+hint: the certificate is printed above: save it where it belongs
 
 "#]]);
-    let mut files = listing(setup.directory()).into_iter();
-    let kept = files.find(|name| name.starts_with(".getcrt")).unwrap();
-    outcome.says(&kept);
-    setup.verify_pem(&text(&setup.path(&kept)), &pebble::NAMES);
+    let kept = text(&setup.path(".out.crt.getcrt"));
+    setup.verify_pem(&kept, &pebble::NAMES);
 }

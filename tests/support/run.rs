@@ -290,10 +290,8 @@ impl Outcome {
         if rest.peek().is_some_and(|line| line.starts_with("hint: ")) {
             rest.next();
         }
-        let is_pem = rest
-            .peek()
-            .is_none_or(|line| **line == "-----BEGIN CERTIFICATE-----");
-        self.check("something else follows the error line", is_pem);
+        let is_last = rest.peek().is_none();
+        self.check("something else follows the error", is_last);
         let is_printable = |c: char| !c.is_control() || c == '\n';
         self.check(
             "stderr is not printable",

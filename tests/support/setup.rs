@@ -35,7 +35,11 @@ pub struct Setup<C> {
 }
 
 /// What is in the file `old.crt` of every setup.
-pub const OLD_CERTIFICATE: &str = "the old certificate";
+pub const OLD_CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+the old certificate
+-----END CERTIFICATE-----
+";
 
 impl<C: Ca> Setup<C> {
     /// Makes the user's files in `folder`, with a CSR for `names`. The web server must serve the directory
@@ -206,7 +210,7 @@ impl<C: Ca> Setup<C> {
     pub fn no_file_is_left(&self, outcome: &Outcome) {
         let left: Vec<String> = listing(self.directory())
             .into_iter()
-            .filter(|name| name.starts_with(".getcrt"))
+            .filter(|name| name.starts_with('.'))
             .collect();
         assert_eq!(left, [""; 0], "{outcome}");
         if self.acme_dir().is_dir() {

@@ -1,0 +1,99 @@
+//! Signals that end the run. They remove its files, and tell the user, before the process dies.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, io, process, thread};
+
+use log::error;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::{emulate_default_handler, exit, signal_name};
+
+use crate::temporary::{self, Removed};
+
+/// The signals by which users, shells and service managers end a process.
+const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+/// How long printing the last line may take. Nobody may be reading stderr any more.
+const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether an issued certificate has begun to go where it belongs.
+static IS_CERTIFICATE_WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on the message of a signal does not say that no certificate was written.
+pub fn certificate_is_being_written() {
+    IS_CERTIFICATE_WRITTEN.store(true, Relaxed);
+}
+
+/// From now on a signal removes all temporary files before it ends the process. A signal that is ignored, such as
+/// SIGHUP under nohup, stays ignored.
+///
+/// # Errors
+/// The operating system refuses a signal handler or a thread.
+pub fn watch() -> io::Result<()> {
+    let mut signals = Signals::new([0; 0])?;
+    for signal in SIGNALS {
+        if !is_ignored(signal) {
+            signals.add_signal(signal)?;
+        }
+    }
+    thread::Builder::new().spawn(move || {
+        for signal in signals.forever() {
+            end_by(signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Cleans up, and ends the process as the signal would have.
+fn end_by(signal: i32) {
+    // This is held until the process ends, so no file is created after this.
+    let removed = temporary::remove_all();
+    print_in_time(describe(signal, &removed));
+    // The kernel does not let a signal of its own kill the first process of a container.
+    if process::id() == 1 {
+        exit(128 + signal);
+    }
+    let _ = emulate_default_handler(signal);
+}
+
+fn describe(signal: i32, removed: &Removed) -> String {
+    let name = signal_name(signal).unwrap_or("a signal");
+    let mut message = format!("error: stopped by {name}");
+    if !IS_CERTIFICATE_WRITTEN.load(Relaxed) {
+        message += "; no certificate was written";
+    }
+    match removed.count {
+        0 => {}
+        1 => message += ", 1 temporary file was removed",
+        count => message += &format!(", {count} temporary files were removed"),
+    }
+    for file in &removed.left {
+        message += &format!(", cannot remove {file}");
+    }
+    message
+}
+
+/// Prints a line, but does not wait for ever until somebody reads it. (The thread that is stopped may hold the
+/// lock of stderr.)
+fn print_in_time(line: String) {
+    let (sender, receiver) = mpsc::channel();
+    let print = move || {
+        error!("{line}");
+        let _ = sender.send(());
+    };
+    // If no thread can be started, the line is not printed.
+    if thread::Builder::new().spawn(print).is_ok() {
+        let _ = receiver.recv_timeout(PRINT_TIMEOUT);
+    }
+}
+
+/// Whether this process was started with a signal ignored. Linux shows a bit mask, in which signal 1 is the
+/// lowest bit.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.unwrap_or_default().trim(), 16).unwrap_or(0);
+    let bit = 1 << (signal - 1);
+    mask & bit != 0
+}

@@ -11,7 +11,11 @@ use crate::acme::account_key::base64url;
 use crate::acme::resources::Identifier;
 use crate::csr::{self, Csr};
 use crate::files;
+use crate::text::first_few;
 use crate::time;
+
+/// How long it may take, in seconds, until an issued certificate becomes valid.
+const MAX_BEGIN_WAIT: i64 = 86_400;
 
 /// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
 /// user's, unrelated certificates may follow the first.)
@@ -23,6 +27,7 @@ impl Chain {
     /// # Errors
     /// There is no certificate, one is damaged, or there is a PEM block of another kind (§11.4).
     pub fn from_ca(pem: &[u8]) -> Result<Chain> {
+        files::check_not_encrypted(pem).context("the chain cannot be used")?;
         let text = String::from_utf8_lossy(pem);
         let mut block_count = 0;
         for label in files::pem_labels(&text) {
@@ -32,19 +37,19 @@ impl Chain {
             block_count += 1;
         }
         ensure!(block_count > 0, "there is no certificate in the chain");
-        let certificates =
-            X509::stack_from_pem(pem).context("a certificate of the chain is damaged")?;
-        // OpenSSL stops without an error where a block has no end.
+        // Where a block has no end, OpenSSL stops without an error.
+        let certificates = X509::stack_from_pem(pem).unwrap_or_default();
         ensure!(
             certificates.len() == block_count,
-            "a certificate of the chain is cut off"
+            "a certificate of the chain is damaged or cut off"
         );
         Ok(Chain(certificates))
     }
 
     /// Returns the certificates in a file that need not hold a chain. `None` if there are none, or one is
-    /// damaged. (OpenSSL stops at one that is cut off, and this does not notice.)
+    /// damaged or encrypted. (OpenSSL stops at one that is cut off, and this does not notice.)
     pub fn from_file(pem: &[u8]) -> Option<Chain> {
+        files::check_not_encrypted(pem).ok()?;
         let certificates = X509::stack_from_pem(pem).ok()?;
         if certificates.is_empty() {
             None
@@ -54,7 +59,7 @@ impl Chain {
     }
 
     /// Returns what makes the certificate useless for the CSR, if anything does: another key, a missing
-    /// name, or that it has expired.
+    /// name, or that it has expired or does not say when it will.
     pub fn defect(&self, csr: &Csr) -> Option<String> {
         let leaf = self.leaf();
         let is_for_key = leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key));
@@ -69,36 +74,41 @@ impl Chain {
                 ));
             }
         }
-        if self.is_expired() {
-            let not_after = leaf.not_after();
-            let now = time::to_text(time::now());
-            return Some(format!(
-                "the certificate ended at {not_after}; by this machine's clock it is {now}"
-            ));
+        match self.not_after() {
+            Ok(end) if end <= time::now() => {
+                let not_after = leaf.not_after();
+                let now = time::to_text(time::now());
+                Some(format!(
+                    "the certificate ended at {not_after}; by this machine's clock it is {now}"
+                ))
+            }
+            Ok(_) => None,
+            Err(_) => Some("the time at which the certificate ends is malformed".to_owned()),
         }
-        None
     }
 
     /// Checks an issued chain. What makes it useless is an error. Oddities are warnings, because an issued
     /// certificate is not thrown away lightly.
     ///
     /// # Errors
-    /// It has a [`defect`](Chain::defect), its notBefore is malformed, or the leaf is not signed by the
-    /// certificate that has its issuer's name.
+    /// It has a [`defect`](Chain::defect), it begins in more than a day or at a malformed time, or the leaf is not signed by
+    /// the certificate that has its issuer's name.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         if let Some(defect) = self.defect(csr) {
             bail!(defect);
         }
-        self.check_issuer_signature()?;
-        let not_before = self.leaf().not_before();
-        if time::from_asn1(not_before)? > time::now() {
-            let now = time::to_text(time::now());
-            warn!(
-                "the certificate begins at {not_before}; by this machine's clock it is {now}, is that right?"
-            );
+        match self.leaf_signature() {
+            LeafSignature::Good | LeafSignature::NoIssuer => {}
+            LeafSignature::Bad => bail!("the certificate's signature is not its issuer's"),
+            LeafSignature::OfUnknownKind => {
+                warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
+            }
         }
-        for extra in self.extra_names(csr) {
-            warn!("the certificate is for {extra} too, which the CSR does not ask for");
+        self.check_begin()?;
+        let extra = self.extra_names(csr);
+        if !extra.is_empty() {
+            let names = first_few(&extra);
+            warn!("the certificate is for names that the CSR does not ask for: {names}");
         }
         for pair in self.0.windows(2) {
             if check_signature(&pair[0], &pair[1]) == Signature::Bad {
@@ -109,28 +119,42 @@ impl Chain {
         Ok(())
     }
 
+    /// Checks when the certificate becomes valid. A moment from now may come from a clock that is a little slow.
+    fn check_begin(&self) -> Result<()> {
+        let begin = self
+            .not_before()
+            .context("the time at which the certificate begins is malformed")?;
+        let wait = begin - time::now();
+        if wait > 0 {
+            let not_before = self.leaf().not_before();
+            let now = time::to_text(time::now());
+            let message = format!(
+                "the certificate begins at {not_before}; by this machine's clock it is {now}"
+            );
+            ensure!(wait <= MAX_BEGIN_WAIT, "{message}");
+            warn!("{message}, is that right?");
+        }
+        Ok(())
+    }
+
     /// Checks the leaf's signature by every certificate of the chain that has its issuer's name. One that fits
-    /// is enough. If none has that name, nothing can be checked.
-    fn check_issuer_signature(&self) -> Result<()> {
+    /// is enough.
+    fn leaf_signature(&self) -> LeafSignature {
         let leaf = self.leaf();
-        let mut is_bad = false;
-        let mut is_of_unknown_kind = false;
+        let mut result = LeafSignature::NoIssuer;
         for other in &self.0[1..] {
             if is_same_name(other.subject_name(), leaf.issuer_name()) {
                 match check_signature(leaf, other) {
-                    Signature::Good => return Ok(()),
-                    Signature::Bad => is_bad = true,
-                    Signature::OfUnknownKind => is_of_unknown_kind = true,
+                    Signature::Good => return LeafSignature::Good,
+                    Signature::Bad => result = LeafSignature::Bad,
+                    Signature::OfUnknownKind if result != LeafSignature::Bad => {
+                        result = LeafSignature::OfUnknownKind;
+                    }
+                    Signature::OfUnknownKind => {}
                 }
             }
         }
-        if is_bad {
-            bail!("the certificate's signature is not its issuer's");
-        }
-        if is_of_unknown_kind {
-            warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
-        }
-        Ok(())
+        result
     }
 
     /// Returns the PEM of all certificates, in the CA's order.
@@ -153,6 +177,20 @@ impl Chain {
         let count = certificate_names(leaf).len();
         let unit = if count == 1 { "name" } else { "names" };
         format!("Valid until {not_after}, issued by {issuer}, {count} {unit}")
+    }
+
+    /// Returns one line on what [`check`](Chain::check) has found to be right, and what it could not look at.
+    pub fn checks(&self) -> &'static str {
+        match self.leaf_signature() {
+            LeafSignature::Good => "Checked: key, names, dates and signature",
+            LeafSignature::NoIssuer => {
+                "Checked: key, names and dates; not the signature, because the chain lacks its issuer"
+            }
+            // A bad one has not passed the check.
+            LeafSignature::OfUnknownKind | LeafSignature::Bad => {
+                "Checked: key, names and dates; not the signature"
+            }
+        }
     }
 
     /// Whether the topmost certificate was issued by `name`, or is `name` itself.
@@ -234,6 +272,16 @@ fn certificate_names(certificate: &X509Ref) -> Vec<Identifier> {
         .flatten()
         .filter_map(csr::from_general_name)
         .collect()
+}
+
+/// The result of checking the leaf's signature by the other certificates of the chain.
+#[derive(Clone, Copy, PartialEq)]
+enum LeafSignature {
+    Good,
+    Bad,
+    OfUnknownKind,
+    /// None of them has the name of the leaf's issuer.
+    NoIssuer,
 }
 
 /// The result of checking a signature.

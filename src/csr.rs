@@ -9,7 +9,8 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Public};
 use openssl::stack::Stack;
-use openssl::x509::{GeneralName, GeneralNameRef, X509, X509ExtensionRef, X509Req, X509ReqRef};
+use openssl::x509::{GeneralName, GeneralNameRef, X509, X509ExtensionRef, X509NameEntryRef};
+use openssl::x509::{X509Req, X509ReqRef};
 
 use crate::acme::resources::Identifier;
 use crate::deadline::Deadline;
@@ -17,6 +18,10 @@ use crate::files;
 
 /// The DER encoding of the object identifier of subjectAltName (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME_OID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+
+/// The most names that are taken. No CA is known that takes as many, most take a hundred. This bounds the searches
+/// among the names.
+const MAX_NAMES: usize = 1000;
 
 /// A CSR whose signature is right, and the names that it asks for.
 pub struct Csr {
@@ -38,6 +43,7 @@ impl Csr {
     }
 
     fn parse(content: &[u8]) -> Result<Csr> {
+        files::check_not_encrypted(content)?;
         let request = X509Req::from_pem(content)
             .or_else(|_| X509Req::from_der(content))
             .ok()
@@ -73,8 +79,16 @@ impl Csr {
 
 fn requested_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     let alternatives = subject_alternative_names(request)?;
+    let common_names: Vec<&X509NameEntryRef> = request
+        .subject_name()
+        .entries_by_nid(Nid::COMMONNAME)
+        .collect();
+    let count = alternatives.len() + common_names.len();
+    if count > MAX_NAMES {
+        bail!("the CSR asks for {count} names, and no CA is known to take more than {MAX_NAMES}");
+    }
     let mut names = Vec::new();
-    for entry in request.subject_name().entries_by_nid(Nid::COMMONNAME) {
+    for entry in common_names {
         let text = entry.data().to_string()?;
         names.extend(common_name(&text, &alternatives)?);
     }

@@ -93,6 +93,20 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
     }
 }
 
+/// Checks that no PEM block in `content` is encrypted in the old way of OpenSSL, with a header before the base64. OpenSSL
+/// would ask for the passphrase on the terminal, whatever kind of block it is.
+///
+/// # Errors
+/// There is such a block.
+pub fn check_not_encrypted(content: &[u8]) -> Result<()> {
+    let mut lines = content.split(|byte| *byte == b'\n');
+    ensure!(
+        !lines.any(|line| line.starts_with(b"Proc-Type:")),
+        "there is an encrypted PEM block in it, and no passphrase is ever asked for"
+    );
+    Ok(())
+}
+
 /// Returns the label of each PEM block in `text`, such as `CERTIFICATE` or `RSA PRIVATE KEY`. A block that is
 /// cut off after its first line counts, too. Labels are shown to the user, so a first line that is damaged
 /// is replaced by a fixed text: it could hold a part of a key.

@@ -131,6 +131,7 @@ fn complete_order(
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
     output.write(&chain.to_pem()?)?;
     info!("{}", chain.summary());
+    info!("{}", chain.checks());
     info!("Certificate signed!");
     Ok(Outcome::Done)
 }

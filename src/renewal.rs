@@ -15,7 +15,7 @@ use crate::chain::Chain;
 use crate::csr::Csr;
 use crate::options::Options;
 use crate::output;
-use crate::text::excerpt;
+use crate::text::{excerpt, first_few};
 use crate::time;
 
 /// How long asking the CA may take in all. While a certificate is healthy, a CA that is down should not
@@ -68,8 +68,10 @@ pub fn decide(
             old_id: None,
         });
     }
-    for name in chain.extra_names(csr) {
-        info!("The certificate is for {name} too, which the CSR does not ask for");
+    let extra = chain.extra_names(csr);
+    if !extra.is_empty() {
+        let names = first_few(&extra);
+        info!("The certificate is for names that the CSR does not ask for: {names}");
     }
 
     let (due_at, rule) = match suggested_moment(client, chain) {

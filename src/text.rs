@@ -47,6 +47,22 @@ pub fn comma_separated<T: Display>(items: impl IntoIterator<Item = T>) -> String
     items.join(", ")
 }
 
+/// How many items [`first_few`] names.
+const FEW: usize = 3;
+
+/// Returns the first few items in one line, each of them as an [`excerpt`], and how many more there are.
+pub fn first_few<T: Display>(items: &[T]) -> String {
+    let shown = items
+        .iter()
+        .take(FEW)
+        .map(|item| excerpt(&item.to_string()));
+    let mut line = comma_separated(shown);
+    if items.len() > FEW {
+        line += &format!(" and {} more", items.len() - FEW);
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -171,7 +171,10 @@ fn openssl_home() -> Option<PathBuf> {
 }
 
 fn parse_roots(pem: &[u8]) -> Result<Vec<X509>> {
-    let roots = X509::stack_from_pem(pem).context("a certificate in it is damaged")?;
+    files::check_not_encrypted(pem)?;
+    let roots = X509::stack_from_pem(pem)
+        .ok()
+        .context("a certificate in it is damaged")?;
     ensure!(!roots.is_empty(), "no PEM certificate in it");
     Ok(roots)
 }

@@ -269,6 +269,7 @@ www.a.test verified!
 Signing certificate...
 warning: no chain of the CA's leads to `Nobody Root X9`; this one leads to `Pebble Root CA [ID]`
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -311,6 +312,7 @@ Signing certificate...
 warning: an alternate chain cannot be used: https://localhost:1/alternate: the connection failed: Connection refused (os error 111)
 warning: no chain of the CA's leads to `Another CA`; this one leads to `Fake CA`
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -370,6 +372,7 @@ Signing certificate...
 warning: the chain to `Another CA` cannot be used: the certificate is for another key than the CSR's
 warning: no chain of the CA's leads to `Another CA`; this one leads to `Fake CA`
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

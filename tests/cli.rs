@@ -515,6 +515,48 @@ hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
     }
 }
 
+/// A header that makes OpenSSL ask for a passphrase, whatever kind of block it is in.
+#[test]
+fn encrypted_csr_or_bundle_is_refused_without_a_prompt() {
+    let setup = Setup::with_silent_ca();
+    let header =
+        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n";
+    for name in ["domain.csr", "ca.pem"] {
+        let pem = text(&setup.path(name));
+        let encrypted = pem.replacen("-----\n", &format!("-----\n{header}"), 1);
+        fs::write(setup.path(&format!("encrypted {name}")), encrypted).unwrap();
+    }
+    let run = setup.getcrt().args(&["--csr", "encrypted domain.csr"]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading encrypted domain.csr: there is an encrypted PEM block in it, and no passphrase is ever asked for
+
+"#]]);
+    let run = setup.getcrt().args(&["--ca-bundle", "encrypted ca.pem"]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: Error loading encrypted ca.pem: there is an encrypted PEM block in it, and no passphrase is ever asked for
+
+"#]]);
+}
+
+#[test]
+fn csr_with_too_many_names_is_refused() {
+    let setup = Setup::with_silent_ca();
+    let names: Vec<String> = (0..1001).map(|number| format!("n{number}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    setup.csr("/", &names);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR asks for 1001 names, and no CA is known to take more than 1000
+
+"#]]);
+}
+
 #[test]
 fn account_key_that_everyone_can_read_is_a_warning() {
     let setup = Setup::with_fake_ca(|ca| ca);
@@ -539,6 +581,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -1031,7 +1074,7 @@ error: Error loading domain.key: no PEM certificate in it
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: Error loading damaged.pem: a certificate in it is damaged: error:[..]
+error: Error loading damaged.pem: a certificate in it is damaged
 
 "#]],
     );

@@ -12,10 +12,11 @@ use crate::support::{is_skipped, snapshot};
 /// getcrt alone does with `+`. A `*` at the end stands for any text.
 const WANTED: &[(&str, &[&str])] = &[
     (
-        "getcrt says what the account agrees to, and what was issued",
+        "getcrt says what the account agrees to, what was issued, and what of it was checked",
         &[
             "+ prints This agrees to the CA's terms of service: *",
             "+ prints Valid until *",
+            "+ prints Checked: *",
         ],
     ),
     (
@@ -250,6 +251,7 @@ fn first_registration() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 + asks for the order
 
@@ -269,6 +271,7 @@ fn known_account() {
         "",
         str![[r#"
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 + asks for the order
 
@@ -286,6 +289,7 @@ fn contact_given_once() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for the account
 - asks for an authorization
 + asks for the order
@@ -304,6 +308,7 @@ fn contact_given_twice() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for the account
 - asks for an authorization
 + asks for the order
@@ -325,6 +330,7 @@ fn two_names() {
 + prints Verifying NAME...
 - prints Verifying NAME...
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 - asks for a challenge
 - asks for an authorization
@@ -379,6 +385,7 @@ fn disable_check() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 + asks for the order
 
@@ -442,6 +449,7 @@ fn reused_authorizations() {
         "",
         str![[r#"
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 
 "#]],
     );
@@ -632,6 +640,7 @@ fn chain_in_a_file() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 + asks for the order
 
@@ -654,6 +663,7 @@ fn script_of_cron() {
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
++ prints Checked: key, names, dates and signature
 - asks for an authorization
 + asks for the order
 

@@ -3,6 +3,7 @@
 mod account;
 mod attacks;
 mod chain;
+mod clock;
 mod files_and_disk;
 mod hostile_replies;
 mod network;

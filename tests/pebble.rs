@@ -34,6 +34,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -67,6 +68,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -128,6 +130,7 @@ Already verified: a.test, skipping...
 Already verified: www.a.test, skipping...
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -240,6 +243,7 @@ Verifying a.test...
 a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 1 name
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -460,6 +464,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -589,6 +594,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],
@@ -614,6 +620,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],
@@ -637,6 +644,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],

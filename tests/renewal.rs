@@ -154,6 +154,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],
@@ -190,6 +191,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],
@@ -217,6 +219,7 @@ www.a.test verified!
 new.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]],
@@ -232,6 +235,8 @@ fn file_without_a_certificate_is_replaced() {
         "",
         "\n \0\0\0",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        // OpenSSL would ask for the passphrase.
+        "-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
         fs::write(&file, content).unwrap();
         setup.issue();
@@ -281,6 +286,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]];
@@ -375,6 +381,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -565,6 +572,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]];
@@ -586,7 +594,7 @@ fn certificate_for_more_names_is_not_due() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-The certificate is for extra.test too, which the CSR does not ask for
+The certificate is for names that the CSR does not ask for: extra.test
 Going by its lifetime: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
@@ -729,6 +737,7 @@ a.test verified!
 www.a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -808,6 +817,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

@@ -20,10 +20,16 @@ use super::response::Response;
 use super::retry::{Decision, Effect, Reason, Retries};
 use super::transport::{MAX_CONNECTIONS, Request, Transport};
 use crate::deadline::Deadline;
+use crate::error::Failure;
 use crate::time;
 
 /// How long opening connections ahead may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much this machine's clock may differ from the CA's without a word, in seconds. Replies can be held up.
+const TOLERATED_CLOCK_ERROR: u64 = 3600;
+/// How much it may differ with a warning, in seconds.
+const MAX_CLOCK_ERROR: u64 = 86_400;
 
 /// A client of one CA, for one account. Clones share connections, nonces, directory and account.
 #[derive(Clone)]
@@ -108,13 +114,14 @@ impl<'a> Client<'a> {
     /// Returns the CA's directory (§7.1.1). The first call that succeeds fetches it; later ones return the same.
     ///
     /// # Errors
-    /// The CA cannot be reached, or what it serves at the URL is no directory.
+    /// The CA cannot be reached, or what it serves at the URL is no directory. Or this machine's clock is wrong.
     pub fn directory(&self) -> Result<&Directory> {
         if let Some(directory) = self.directory.get() {
             return Ok(directory);
         }
         let url = AcmeUrl::try_from(self.directory_url.to_owned()).map_err(Error::msg)?;
         let response = self.get(Purpose::Directory, &url)?;
+        check_clock(&response)?;
         let json: Value = response.json().unwrap_or_default();
         if json["new-reg"].is_string() {
             bail!("{url} speaks ACME v1, which is out of use; name the CA's RFC 8555 directory");
@@ -338,6 +345,31 @@ fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
     // A hint about the cause is worth more than one about the time.
     failure.hint = failure.hint.or(hint);
     Error::new(failure).context(url.to_string())
+}
+
+/// Compares this machine's clock with the CA's. If it is wrong, certificates that are good look as if they had ended or
+/// not begun.
+///
+/// # Errors
+/// They differ by more than [`MAX_CLOCK_ERROR`].
+fn check_clock(response: &Response) -> Result<()> {
+    let Some(theirs) = response.date() else {
+        return Ok(());
+    };
+    let ours = time::now();
+    let difference = ours.abs_diff(theirs);
+    if difference <= TOLERATED_CLOCK_ERROR {
+        return Ok(());
+    }
+    let ours_text = time::to_text(ours);
+    let theirs_text = time::to_text(theirs);
+    let message = format!("this machine's clock says {ours_text}, and the CA's {theirs_text}");
+    if difference > MAX_CLOCK_ERROR {
+        let hint = "set this machine's clock, for example with `timedatectl set-ntp true`";
+        bail!(Failure::new(message).with_hint(hint));
+    }
+    warn!("{message}; is this machine's clock right?");
+    Ok(())
 }
 
 /// Returns a random byte, or 255 if OpenSSL has none; it only spreads the pauses of many clients.

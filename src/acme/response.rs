@@ -78,6 +78,14 @@ impl Response {
         Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
     }
 
+    /// Returns the Unix time by the clock of the server (RFC 9110 §6.6.1). A cache says how old the response is that it
+    /// keeps (RFC 9111 §5.1).
+    pub fn date(&self) -> Option<i64> {
+        let date = time::from_http_date(self.header("Date")?)?;
+        let age = self.header("Age").and_then(|age| age.parse::<u32>().ok());
+        Some(date + i64::from(age.unwrap_or_default()))
+    }
+
     /// Returns where the CA offers the same certificate with another chain (§7.4.2).
     pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
         let mut urls = Vec::new();

@@ -31,6 +31,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -66,6 +67,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

@@ -63,7 +63,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged or cut off
 
 "#]]);
 }
@@ -89,7 +89,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: a certificate of the chain is cut off
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged or cut off
 
 "#]]);
 }
@@ -115,7 +115,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged or cut off
 
 "#]]);
     // Near the end of its last certificate.
@@ -137,7 +137,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged or cut off
 
 "#]]);
     // Near the beginning of its second certificate.
@@ -159,7 +159,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged: [..]
+error: order https://localhost:[PORT]/order/1: a certificate of the chain is damaged or cut off
 
 "#]]);
 }
@@ -336,6 +336,7 @@ c.test verified!
 Signing certificate...
 warning: the certificate's signature is of a kind that OpenSSL cannot verify
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names and dates; not the signature
 Certificate signed!
 
 "#]]);
@@ -362,8 +363,9 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: the certificate is for more.test too, which the CSR does not ask for
+warning: the certificate is for names that the CSR does not ask for: more.test
 Valid until [TIME], issued by Fake CA, 4 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -393,6 +395,7 @@ c.test verified!
 Signing certificate...
 warning: the certificate begins at [TIME]; by this machine's clock it is [TIME], is that right?
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -422,6 +425,7 @@ c.test verified!
 Signing certificate...
 warning: the chain is out of order: `Fake CA` is not signed by the one after it
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -457,6 +461,7 @@ Signing certificate...
 warning: the chain is out of order: `nobody` is not signed by the one after it
 warning: the chain is out of order: `stranger` is not signed by the one after it
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -464,5 +469,122 @@ Certificate signed!
 
 #[test]
 fn leaf_alone_is_accepted() {
-    issuing(|leaf| leaf.issuers.clear()).issues().issued();
+    let outcome = issuing(|leaf| leaf.issuers.clear()).issues();
+    outcome.issued().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names and dates; not the signature, because the chain lacks its issuer
+Certificate signed!
+
+"#]]);
+}
+
+#[test]
+fn certificate_that_begins_in_days_is_refused() {
+    issuing(|leaf| leaf.hours = (25, 24 * 90)).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the certificate begins at [TIME]; by this machine's clock it is [TIME]
+
+"#]]);
+}
+
+#[test]
+fn many_additional_names_are_one_warning() {
+    let setup = issuing(|leaf| {
+        let more = (0..10_000).map(|number| format!("more-{number}.test"));
+        leaf.names.extend(more);
+    });
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: the certificate is for names that the CSR does not ask for: more-0.test, more-1.test, more-2.test and 9997 more
+Valid until [TIME], issued by Fake CA, 10003 names
+Checked: key, names, dates and signature
+Certificate signed!
+
+"#]]);
+}
+
+/// OpenSSL would ask for the passphrase on the terminal.
+#[test]
+fn encrypted_certificate_in_the_chain_is_refused() {
+    delivering(encrypt).fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+error: order https://localhost:[PORT]/order/1: the chain cannot be used: there is an encrypted PEM block in it, and no passphrase is ever asked for
+
+"#]]);
+}
+
+/// Puts the header of an encrypted PEM block into the first certificate.
+fn encrypt(pem: &mut Vec<u8>) {
+    let begin = "-----BEGIN CERTIFICATE-----\n";
+    let header =
+        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n";
+    let text = String::from_utf8(pem.clone()).unwrap();
+    *pem = text
+        .replacen(begin, &format!("{begin}{header}"), 1)
+        .into_bytes();
 }

@@ -141,6 +141,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -362,6 +363,7 @@ c.test verified!
 Signing certificate...
 warning: --output old.crt: its owner, group or mode cannot be kept: Operation not permitted (os error 1)
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -395,6 +397,7 @@ c.test verified!
 Signing certificate...
 warning: --output old.crt is written, but may not survive a power failure: Permission denied (os error 13)
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -428,6 +431,7 @@ warning: acme/[TOKEN]1 is left, for it cannot be removed: Permission denied (os 
 warning: acme/[TOKEN]2 is left, for it cannot be removed: Permission denied (os error 13)
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

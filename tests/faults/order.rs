@@ -26,6 +26,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -181,6 +182,7 @@ Already verified: b.test, skipping...
 Already verified: c.test, skipping...
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -225,6 +227,7 @@ c.test verified!
 Signing certificate...
 warning: https://localhost:[PORT]/finalize/1: HTTP 504, a reply that begins `gateway timeout`; looking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -248,6 +251,7 @@ c.test verified!
 Signing certificate...
 warning: https://localhost:[PORT]/finalize/1: HTTP 403, processing (urn:ietf:params:acme:error:orderNotReady); looking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -271,6 +275,7 @@ c.test verified!
 Signing certificate...
 warning: https://localhost:[PORT]/finalize/1: HTTP 409, processing (urn:ietf:params:acme:error:conflict); looking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -323,6 +328,7 @@ Waiting for the CA to verify the order, [SECONDS] s so far...
 ...
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

@@ -240,6 +240,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -266,6 +267,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -292,6 +294,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -319,6 +322,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -351,6 +355,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -381,6 +386,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -447,6 +453,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -553,6 +560,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

@@ -272,6 +272,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
@@ -489,6 +490,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);

@@ -327,8 +327,8 @@ fn two_names() {
         "",
         str![[r#"
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
-+ prints Verifying NAME...
-- prints Verifying NAME...
+- prints NAME verified!
++ prints NAME verified!
 + prints Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
 + prints Checked: key, names, dates and signature
 - asks for an authorization

@@ -308,6 +308,11 @@ fn finalize(
                     Submission::Accepted(response) => {
                         is_accepted = true;
                         update = Update::from_response(&response)?;
+                        // Many CAs need no more than a moment, so the first poll follows at once.
+                        let is_at_work = update.resource.status == Status::Processing;
+                        if is_at_work && update.poll_after.is_zero() {
+                            update = read_order(client, order_url)?;
+                        }
                         continue;
                     }
                     Submission::Unclear(error) => {

@@ -288,6 +288,37 @@ fn order_that_lags_behind_its_authorizations_is_waited_for() {
     setup.issues().issued();
 }
 
+/// Lets the order have `status` instead of `awaited` for three seconds, from the first time that it has that.
+fn delay(ca: FakeCaBuilder, awaited: &'static str, status: &'static str) -> FakeCaBuilder {
+    let first_seen = OnceLock::new();
+    ca.tamper("order", move |reply, _| {
+        reply.edit(|order| {
+            if order["status"] == awaited {
+                let since = first_seen.get_or_init(Instant::now);
+                if since.elapsed() < Duration::from_secs(3) {
+                    order["status"] = json!(status);
+                }
+            }
+        })
+    })
+}
+
+/// At most four polls a second: one at once, those of three seconds, and the one that sees the end. The other wait
+/// of the run takes one poll.
+#[test]
+fn order_is_polled_four_times_a_second_at_most() {
+    let most = 1 + 3 * 4 + 1 + 1;
+    let setup = Setup::with_fake_ca(|ca| delay(ca, "ready", "pending"));
+    setup.issues().issued();
+    let polls = setup.ca.count("order");
+    assert!((3..=most).contains(&polls), "{polls}");
+
+    let setup = Setup::with_fake_ca(|ca| delay(ca, "valid", "processing"));
+    setup.issues().issued();
+    let polls = setup.ca.count("order");
+    assert!((3..=most).contains(&polls), "{polls}");
+}
+
 #[test]
 fn long_wait_for_the_order_is_reported() {
     let all_valid = OnceLock::new();

@@ -13,6 +13,7 @@ use crate::acme::polling::{Polling, Update};
 use crate::acme::problem::is_refusal;
 use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
 use crate::acme::response::Response;
+use crate::acme::retry::{Effect, Retries};
 use crate::authorize::{
     check_challenge_files, read_authorizations, submit_challenges, write_challenge_files,
 };
@@ -298,13 +299,14 @@ fn finalize(
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let awaited = || "the CA to issue the certificate".to_owned();
     let mut polling = Polling::new(client.deadline());
+    let mut retries = Retries::new(Effect::Once);
     let mut is_accepted = false;
     let mut update = validated_order;
     loop {
         match update.resource.status {
             Status::Valid => return update.resource.certificate_url(),
             Status::Ready if !is_accepted => {
-                match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
+                match client.post_once(Purpose::Finalize, finalize_url, &payload, &mut retries)? {
                     Submission::Accepted(response) => {
                         is_accepted = true;
                         update = Update::from_response(&response)?;
@@ -316,7 +318,9 @@ fn finalize(
                         continue;
                     }
                     Submission::Unclear(error) => {
-                        polling.pause_after(error, update.poll_after, awaited)?;
+                        update = client.look(error, || read_order(client, order_url))?;
+                        retries.poll_after = update.poll_after;
+                        continue;
                     }
                 }
             }

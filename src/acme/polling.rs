@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Result, bail};
 use log::info;
 use serde::de::DeserializeOwned;
 
 use super::response::Response;
-use crate::deadline::{Cancelled, Deadline};
+use crate::deadline::Deadline;
 
 /// The shortest pause between two polls.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
@@ -36,25 +36,6 @@ impl Polling<'_> {
             deadline,
             started: Instant::now(),
             last_news: Instant::now(),
-        }
-    }
-
-    /// Pauses before the object is looked at because the outcome of a request is unclear. This is [`pause`] but for
-    /// the error if the next poll would come too late: then it is `unclear`, which explains more.
-    ///
-    /// [`pause`]: Polling::pause
-    ///
-    /// # Errors
-    /// The next poll would come after the deadline; or the run was cancelled.
-    pub fn pause_after(
-        &mut self,
-        unclear: Error,
-        poll_after: Duration,
-        awaited: impl Fn() -> String,
-    ) -> Result<()> {
-        match self.pause(poll_after, awaited) {
-            Err(error) if !error.is::<Cancelled>() => Err(unclear),
-            result => result,
         }
     }
 

@@ -25,7 +25,11 @@ pub enum ErrorKind {
     /// The object's state does not allow the request (409, orderNotReady), perhaps because an earlier try succeeded
     /// and its response was lost.
     WrongState,
-    /// The connection was lost, or the CA had an internal error (5xx). It may have acted on the request, or not.
+    /// The connection ended before there was a response. The CA may have acted on the request; more likely it had
+    /// closed a connection that was idle.
+    ConnectionLost,
+    /// The CA had an internal error (5xx), did not answer in time, or cannot be reached. It may have acted on the
+    /// request, or not.
     OutcomeUnknown,
     /// The same request would fail again in the same way.
     Permanent,

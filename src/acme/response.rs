@@ -102,7 +102,7 @@ impl Response {
         if status < 300 {
             return Ok(self);
         }
-        let (kind, failure) = match serde_json::from_slice::<Problem>(&self.body) {
+        let (kind, mut failure) = match serde_json::from_slice::<Problem>(&self.body) {
             Ok(problem) => (
                 error_kind(status, &problem),
                 failure_for_status(status, &problem),
@@ -113,6 +113,7 @@ impl Response {
                 (error_kind(status, &no_problem), Failure::new(message))
             }
         };
+        failure.http_status = Some(status);
         Err(RequestError {
             kind,
             retry_after: self.retry_after(),

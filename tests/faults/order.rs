@@ -505,7 +505,45 @@ error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize
 hint: no time was left (--timeout) for another try
 
 "#]]);
-    assert!(setup.ca.count("finalize") > 1);
+    // The pauses are at least half a second, one, two and four seconds.
+    let posted = setup.ca.count("finalize");
+    assert!((2..=5).contains(&posted), "{posted}");
+}
+
+/// What the CA has said of the CSR explains more than that the order cannot be read in time.
+#[test]
+fn finalize_error_is_shown_at_the_deadline() {
+    let busy = |reply: &mut Reply, _| reply.problem(500, "serverInternal", "out of order");
+    let hang = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.wire = Wire::Hang;
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("finalize", busy).tamper("order", hang));
+    setup.run_fails(setup.getcrt().args(&["--timeout", "8"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+hint: no time was left (--timeout) for another try
+
+"#]]);
+    assert_eq!(setup.ca.count("finalize"), 1);
 }
 
 #[test]

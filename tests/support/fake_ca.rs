@@ -55,6 +55,9 @@ pub enum Wire {
     Behind(usize),
     /// It arrives as from a server of HTTP/1.0: its end is the end of the connection.
     Closing,
+    /// It arrives without a word about the end of the connection, which is closed when the next request comes. That
+    /// request is lost.
+    Last,
     /// The connection is closed in its place.
     Close,
     /// Nothing comes, and the connection stays open.
@@ -985,7 +988,7 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
         }
         let stream = reader.get_mut();
         match reply.wire {
-            Wire::Whole | Wire::Behind(_) => {
+            Wire::Whole | Wire::Behind(_) | Wire::Last => {
                 let has_length = reply
                     .headers
                     .iter()
@@ -1000,6 +1003,10 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
                     &reply.body
                 };
                 if stream.write_all(&[text.as_bytes(), body].concat()).is_err() {
+                    return;
+                }
+                if matches!(reply.wire, Wire::Last) {
+                    let _ = stream.read(&mut [0]);
                     return;
                 }
             }

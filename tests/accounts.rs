@@ -275,6 +275,44 @@ Certificate signed!
     setup.verify_pem(&outcome.stdout, &NAMES);
 }
 
+/// A CA whose default chain comes with a Link header, `LINK` standing for the address of an alternate that leads to
+/// `Another CA` but is of no use for the CSR.
+fn with_alternate(header: &'static str) -> Setup<FakeCa> {
+    // The port is known only once the CA has started.
+    let port = Arc::new(OnceLock::new());
+    let shared = Arc::clone(&port);
+    let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
+    let offer_another = move |reply: &mut Reply, count| match count {
+        0 => {
+            let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
+            reply.header("Link", &header.replace("LINK", &url));
+        }
+        _ => reply.body.clone_from(&other),
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
+    port.set(setup.ca.port).unwrap();
+    setup
+}
+
+#[test]
+fn alternate_chains_are_found_by_the_grammar_of_links() {
+    for (header, is_alternate) in [
+        ("<LINK>;rel=\"index alternate\"", true),
+        (
+            "<https://x.test/>;title=\"a, <b>; rel=up\", <LINK> ; REL = alternate",
+            true,
+        ),
+        ("<LINK>;title=\"\\\";\";rel=alternate", true),
+        ("<LINK>;title=\"a;rel=alternate\"", false),
+        ("<LINK>;rel=up;rel=alternate", false),
+    ] {
+        let setup = with_alternate(header);
+        let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
+        run.outcome().exits(0);
+        assert_eq!(setup.ca.count("certificate") == 2, is_alternate, "{header}");
+    }
+}
+
 /// One of the links is an alternate, in an unusual form, and nobody listens there.
 #[test]
 fn alternate_chain_that_cannot_be_fetched_is_a_warning() {
@@ -335,19 +373,7 @@ fn binding_is_sent_where_the_ca_wants_it_even_to_look_up_the_account() {
 
 #[test]
 fn alternate_chain_for_another_key_is_a_warning() {
-    // The port is known only once the CA has started.
-    let port = Arc::new(OnceLock::new());
-    let shared = Arc::clone(&port);
-    let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
-    let offer_another = move |reply: &mut Reply, count| match count {
-        0 => {
-            let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
-            reply.header("Link", &format!("<{url}>;rel=\"alternate\""));
-        }
-        _ => reply.body.clone_from(&other),
-    };
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
-    port.set(setup.ca.port).unwrap();
+    let setup = with_alternate("<LINK>;rel=\"alternate\"");
     let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
     run.outcome().exits(0).stderr_is(str![[r#"
 Parsing account key...

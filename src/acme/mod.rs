@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! client -> account_key, nonces, retry, transport
-//! transport -> response -> resources -> problem
+//! transport -> response -> link, resources -> problem
 //! ```
 //!
 //! The loops that wait for the CA are outside, in `authorize.rs`, `validation.rs` and `get_crt.rs`. They take
@@ -13,6 +13,7 @@
 
 pub mod account_key;
 pub mod client;
+mod link;
 mod nonces;
 pub mod polling;
 pub mod problem;

@@ -6,6 +6,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
+use super::link;
 use super::problem::Problem;
 use super::request_error::{ErrorKind, RequestError};
 use super::resources::{AcmeUrl, is_base64url};
@@ -80,20 +81,23 @@ impl Response {
 
     /// Returns where the CA offers the same certificate with another chain (§7.4.2).
     pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
-        let mut urls = Vec::new();
+        self.linked("alternate")
+            .into_iter()
+            .filter_map(|target| AcmeUrl::try_from(target).ok())
+            .collect()
+    }
+
+    /// Returns the targets of the links that have this relation type.
+    fn linked(&self, relation_type: &str) -> Vec<String> {
+        let mut targets = Vec::new();
         for header in self.headers.get_all("Link") {
-            // RFC 8288 §3: `<https://ca.test/a>;rel="alternate", <https://ca.test/b>;rel=up`. Each `<`
-            // begins a link, and its parameters reach to the next.
-            for link in header.to_str().unwrap_or_default().split('<') {
-                if let Some((url, parameters)) = link.split_once('>')
-                    && parameters.split(';').any(is_rel_alternate)
-                    && let Ok(url) = AcmeUrl::try_from(url.to_owned())
-                {
-                    urls.push(url);
+            for link in link::parse(&String::from_utf8_lossy(header.as_bytes())) {
+                if link.has_type(relation_type) {
+                    targets.push(link.target);
                 }
             }
         }
-        urls
+        targets
     }
 
     /// Returns the response itself if its status is a success, and an error otherwise.
@@ -162,13 +166,6 @@ fn error_kind(status: u16, problem: &Problem) -> ErrorKind {
         500.. => ErrorKind::OutcomeUnknown,
         _ => ErrorKind::Permanent,
     }
-}
-
-/// Whether a parameter of a link is `rel=alternate`, in quotes or not. The comma before the next link may
-/// still be there.
-fn is_rel_alternate(parameter: &str) -> bool {
-    let bare = parameter.replace([' ', '"', ','], "");
-    bare.eq_ignore_ascii_case("rel=alternate")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct RequestError {
 pub enum ErrorKind {
     /// The CA refused the nonce, and nothing else; with another nonce it may succeed (§6.5).
     BadNonce,
-    /// The CA did nothing, because it is asked too often (429).
+    /// The CA did nothing, because it is asked too often (429, or rateLimited until a time that it tells).
     TooManyRequests,
     /// The object's state does not allow the request (409, orderNotReady), perhaps because an earlier try succeeded
     /// and its response was lost.

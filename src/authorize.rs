@@ -280,7 +280,7 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
     while let Submission::Unclear(error) = post_challenge(client, authorization, &mut retries)? {
         let unclear = name_failure_or_other(identifier, error);
         let purpose = Purpose::Authorization(Some(identifier));
-        let update = client.look(unclear, || {
+        let update = client.after_unclear(unclear, || {
             read_authorization(client, purpose, &authorization.url)
         })?;
         match update.resource.http_01() {

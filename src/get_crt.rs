@@ -10,7 +10,7 @@ use crate::acme::Purpose;
 use crate::acme::account_key::{AccountKey, base64url};
 use crate::acme::client::{Client, Submission};
 use crate::acme::polling::{Polling, Update};
-use crate::acme::problem::is_refusal;
+use crate::acme::problem::{is_refusal, is_refusal_but_no_rate_limit};
 use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
 use crate::acme::response::Response;
 use crate::acme::retry::{Effect, Retries};
@@ -254,30 +254,26 @@ fn place_order(
     Ok((url, response))
 }
 
-/// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it.
+/// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it. CAs refuse it in many ways: by an
+/// error of any type or of none, by a web page, by an internal error.
 fn send_renewal_order(
     client: &Client,
     directory: &Directory,
     payload: &Value,
     old_id: &str,
 ) -> Result<Response> {
+    let url = &directory.new_order;
     let mut renewal_payload = payload.clone();
     renewal_payload["replaces"] = json!(old_id);
-    // The refusals of CAs that do not know the old certificate, or do not let this order replace it.
-    let refusals = [
-        "alreadyReplaced",
-        "conflict",
-        "malformed",
-        "notFound",
-        "unauthorized",
-    ];
-    match client.post(Purpose::NewOrder, &directory.new_order, &renewal_payload) {
-        Err(error) if refusals.iter().any(|name| is_refusal(&error, name)) => {
-            info!("The CA does not take this order for a renewal: {error:#}");
-            client.post(Purpose::NewOrder, &directory.new_order, payload)
-        }
-        result => result,
-    }
+    let mut retries = Retries::new(Effect::Optional);
+    let refusal = match client.post_once(Purpose::NewOrder, url, &renewal_payload, &mut retries) {
+        Ok(Submission::Accepted(response)) => return Ok(response),
+        Ok(Submission::Unclear(error)) => error,
+        Err(error) if is_refusal_but_no_rate_limit(&error) => error,
+        Err(error) => return Err(error),
+    };
+    info!("The CA does not take this order for a renewal: {refusal:#}");
+    client.after_unclear(refusal, || client.post(Purpose::NewOrder, url, payload))
 }
 
 /// Sends the CSR, and waits until the certificate is issued (§7.4). Returns where its chain is. The order's status
@@ -318,7 +314,7 @@ fn finalize(
                         continue;
                     }
                     Submission::Unclear(error) => {
-                        update = client.look(error, || read_order(client, order_url))?;
+                        update = client.after_unclear(error, || read_order(client, order_url))?;
                         retries.poll_after = update.poll_after;
                         continue;
                     }

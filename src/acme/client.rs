@@ -39,12 +39,12 @@ pub struct Client<'a> {
     account: Arc<OnceLock<AcmeUrl>>,
 }
 
-/// What became of a request that the CA must act on once only.
+/// What became of a request that is not repeated blindly.
 pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
-    /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller has
-    /// to [`look`](Client::look) at the object, at once.
+    /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller goes
+    /// on by [`after_unclear`](Client::after_unclear): it looks at the object, if there is one.
     Unclear(Error),
 }
 
@@ -163,9 +163,9 @@ impl<'a> Client<'a> {
         self.send_repeatable(purpose, url, Some(""))
     }
 
-    /// Sends a signed request that the CA must act on once only. It is sent again if the CA says that it
-    /// did not act on it, and not if that is unclear. A caller that posts again after it has looked at the object
-    /// hands over the same `retries`, of [`Effect::Once`].
+    /// Sends a signed request. It is sent again if the CA says that it did not act on it. If that is unclear, it
+    /// depends on the [`Effect`] of which `retries` was made. A caller that posts again after it has looked at the
+    /// object hands over the same `retries`.
     ///
     /// # Errors
     /// The CA refuses, or cannot be reached.
@@ -180,12 +180,12 @@ impl<'a> Client<'a> {
         self.send(purpose, url, Some(&payload), retries)
     }
 
-    /// Reads an object, by `read`, because it is unclear whether the CA has acted on a request.
+    /// Does `next`, because it is unclear whether the CA has acted on a request: it reads the object, for example.
     ///
     /// # Errors
-    /// That of `read`. If no time is left, it is `unclear`, the error of the request, which explains more.
-    pub fn look<T>(&self, unclear: Error, read: impl FnOnce() -> Result<T>) -> Result<T> {
-        match read() {
+    /// That of `next`. If no time is left, it is `unclear`, the error of the request, which explains more.
+    pub fn after_unclear<T>(&self, unclear: Error, next: impl FnOnce() -> Result<T>) -> Result<T> {
+        match next() {
             Err(error) if self.deadline.remaining().is_zero() && !error.is::<Cancelled>() => {
                 Err(unclear)
             }
@@ -296,6 +296,10 @@ impl<'a> Client<'a> {
                 }
                 Decision::LookAtObject(pause) => {
                     self.report_and_sleep(&error, url, "looking what became of it", pause)?;
+                    let unclear = final_error(*error.failure, Reason::NoTimeLeft, url);
+                    return Ok(Submission::Unclear(unclear));
+                }
+                Decision::LeaveToCaller => {
                     let unclear = final_error(*error.failure, Reason::NoTimeLeft, url);
                     return Ok(Submission::Unclear(unclear));
                 }

@@ -25,6 +25,8 @@ pub enum Effect {
     Repeatable,
     /// Harm. First the object must show whether the CA has acted on the request.
     Once,
+    /// No harm. But the caller has another request, which is more likely to succeed if the outcome is unknown.
+    Optional,
 }
 
 /// What to do next.
@@ -36,6 +38,8 @@ pub enum Decision {
     TryAgain(Duration),
     /// Look at the object after a pause that may be zero: it shows whether the CA has acted.
     LookAtObject(Duration),
+    /// Tell the caller that the outcome is unknown.
+    LeaveToCaller,
     /// Stop trying.
     GiveUp(Reason),
 }
@@ -94,12 +98,17 @@ impl Retries {
         // The decision, which only lacks the pause.
         let next_step = match (kind, self.effect) {
             (ErrorKind::BadNonce | ErrorKind::Permanent, _)
-            | (ErrorKind::WrongState, Effect::Repeatable) => {
+            | (ErrorKind::WrongState, Effect::Repeatable | Effect::Optional) => {
                 return give_up(Reason::WouldFailAgain, retry_after);
+            }
+            (ErrorKind::OutcomeUnknown, Effect::Optional) => return Decision::LeaveToCaller,
+            (ErrorKind::ConnectionLost, Effect::Optional) if self.connection_was_lost => {
+                return Decision::LeaveToCaller;
             }
             // The CA has not acted, or acting twice does no harm.
             (ErrorKind::TooManyRequests, _)
-            | (ErrorKind::OutcomeUnknown | ErrorKind::ConnectionLost, Effect::Repeatable) => {
+            | (ErrorKind::OutcomeUnknown, Effect::Repeatable)
+            | (ErrorKind::ConnectionLost, Effect::Repeatable | Effect::Optional) => {
                 Decision::TryAgain
             }
             // The CA may have acted.
@@ -165,8 +174,8 @@ mod tests {
 
     #[test]
     fn what_follows_the_first_error() {
-        use Decision::{GiveUp, LookAtObject, TryAgain, TryAnotherNonce};
-        use Effect::{Once, Repeatable};
+        use Decision::{GiveUp, LeaveToCaller, LookAtObject, TryAgain, TryAnotherNonce};
+        use Effect::{Once, Optional, Repeatable};
         use ErrorKind::{
             BadNonce, ConnectionLost, OutcomeUnknown, Permanent, TooManyRequests, WrongState,
         };
@@ -212,6 +221,11 @@ mod tests {
             (ConnectionLost, Repeatable, None, LONG, TryAgain(seconds(0))),
             (ConnectionLost, Once, None, LONG, LookAtObject(seconds(0))),
             (ConnectionLost, Once, None, seconds(0), GiveUp(NoTimeLeft)),
+            (ConnectionLost, Optional, None, LONG, TryAgain(seconds(0))),
+            (OutcomeUnknown, Optional, None, LONG, LeaveToCaller),
+            (OutcomeUnknown, Optional, asked(9), LONG, LeaveToCaller),
+            (TooManyRequests, Optional, None, LONG, TryAgain(seconds(1))),
+            (WrongState, Optional, None, LONG, GiveUp(WouldFailAgain)),
             (WrongState, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
             (WrongState, Once, asked(3), LONG, LookAtObject(seconds(3))),
             (Permanent, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
@@ -248,6 +262,15 @@ mod tests {
             let decision = retries.decide(ErrorKind::ConnectionLost, None, LONG, u8::MAX);
             assert_eq!(decision, Decision::LookAtObject(seconds(expected)));
             assert!(retries.connection_was_lost);
+        }
+    }
+
+    #[test]
+    fn an_optional_request_whose_connection_is_lost_twice_is_left_to_the_caller() {
+        let mut retries = Retries::new(Effect::Optional);
+        for expected in [Decision::TryAgain(seconds(0)), Decision::LeaveToCaller] {
+            let decision = retries.decide(ErrorKind::ConnectionLost, None, LONG, 0);
+            assert_eq!(decision, expected);
         }
     }
 

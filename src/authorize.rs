@@ -71,7 +71,7 @@ pub fn read_authorizations(
     order: &Order,
 ) -> Result<Vec<PendingAuthorization>> {
     check_identifiers(order, csr)?;
-    let urls = authorization_urls(order)?;
+    let urls = authorization_urls(order, csr)?;
     let updates = try_map_parallel(client, &urls, |url| {
         read_authorization(client, Purpose::Authorization(None), url)
     })?;
@@ -92,9 +92,9 @@ pub fn read_authorizations(
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
-            Verdict::Failed(problem) => failed.push(NameFailure {
+            Verdict::Failed(failure) => failed.push(NameFailure {
                 identifier,
-                failure: problem.into(),
+                failure,
             }),
             Verdict::Pending(_) => {
                 let challenge = authorization
@@ -130,11 +130,18 @@ fn check_identifiers(order: &Order, csr: &Csr) -> Result<()> {
 }
 
 /// Returns the URLs of the order's authorizations, each once.
-fn authorization_urls(order: &Order) -> Result<Vec<AcmeUrl>> {
+///
+/// # Errors
+/// There are more than the CSR has names, or none that the order could be waiting for.
+fn authorization_urls(order: &Order, csr: &Csr) -> Result<Vec<AcmeUrl>> {
+    let name_count = csr.identifiers.len();
     let mut urls: Vec<AcmeUrl> = Vec::new();
     for url in order.authorizations.iter().flatten() {
         if !urls.contains(url) {
             urls.push(url.clone());
+        }
+        if urls.len() > name_count {
+            bail!("the CA lists more authorizations than the CSR has names ({name_count})");
         }
     }
     if urls.is_empty() && order.status == Status::Pending {

@@ -26,7 +26,7 @@ use crate::files;
 use crate::options::Options;
 use crate::output::Output;
 use crate::renewal::{self, Renewal};
-use crate::text::comma_separated;
+use crate::text::{comma_separated, excerpt};
 use crate::validation::{read_order, wait_until_ready};
 
 /// The least time that the download of an issued certificate is given, even if the deadline is over.
@@ -108,6 +108,9 @@ fn complete_order(
     output: Output,
 ) -> Result<Outcome> {
     let new_order: Update<Order> = Update::from_response(response)?;
+    if let Status::Invalid | Status::Other(_) = new_order.resource.status {
+        return Err(new_order.resource.failure().into());
+    }
     // Some CAs leave this URL out of later responses.
     let finalize_url = new_order.resource.finalize_url()?;
     info!("Order created!");
@@ -149,6 +152,7 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
     info!("Registering account...");
     let (account_url, response) = find_or_create_account(client, directory, options)
         .context("cannot register the account")?;
+    check_account_status(&account_url, &response)?;
     let is_new = response.status == 201;
     if is_new {
         info!("Registered! Account ID: {account_url}");
@@ -172,6 +176,19 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
         }
     }
     Ok(())
+}
+
+/// Checks that the account can be used (§7.1.2). One without a status is taken for valid.
+fn check_account_status(account_url: &AcmeUrl, response: &Response) -> Result<()> {
+    let account: Value = response.json().unwrap_or_default();
+    match account["status"].as_str() {
+        None | Some("valid") => Ok(()),
+        Some(status) => {
+            let message = format!("the account {account_url} is {}", excerpt(status));
+            let hint = "make another account key, which gets an account of its own";
+            bail!(Failure::new(message).with_hint(hint))
+        }
+    }
 }
 
 /// Sends newAccount, with a binding to an external account if the options name one (§7.3.4).

@@ -10,7 +10,6 @@ use log::info;
 use crate::acme::Purpose;
 use crate::acme::client::Client;
 use crate::acme::polling::{Polling, Update};
-use crate::acme::problem::Problem;
 use crate::acme::resources::{AcmeUrl, Order, Status, Verdict};
 use crate::authorize::{NameFailure, PendingAuthorization, failure_of_names, read_authorization};
 use crate::error::Failure;
@@ -137,16 +136,18 @@ impl<'a> Survey<'a> {
         let mut wait = SURVEY_INTERVAL;
         self.problems.clear();
         for (authorization, update) in take(&mut self.undecided).into_iter().zip(updates) {
-            let name_failure = |problem: Problem| NameFailure {
+            let name_failure = |failure: Failure| NameFailure {
                 identifier: authorization.identifier.clone(),
-                failure: problem.into(),
+                failure,
             };
             match update.resource.verdict() {
                 Verdict::Valid => info!("{} verified!", authorization.identifier),
-                Verdict::Failed(problem) => self.failed.push(name_failure(problem)),
+                Verdict::Failed(failure) => self.failed.push(name_failure(failure)),
                 Verdict::Pending(problem) => {
                     self.undecided.push(authorization);
-                    self.problems.extend(problem.map(name_failure));
+                    if let Some(problem) = problem {
+                        self.problems.push(name_failure(problem.into()));
+                    }
                     wait = wait.max(update.poll_after);
                 }
             }

@@ -157,6 +157,19 @@ pub enum Status {
     Other(String),
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Pending => "pending",
+            Status::Processing => "processing",
+            Status::Ready => "ready",
+            Status::Valid => "valid",
+            Status::Invalid => "invalid",
+            Status::Other(word) => return f.write_str(&excerpt(word)),
+        })
+    }
+}
+
 /// An order for a certificate (§7.1.3).
 #[derive(Debug, Deserialize)]
 pub struct Order {
@@ -177,7 +190,7 @@ pub struct Order {
 impl Order {
     /// Returns what the user is told of an order that has failed.
     pub fn failure(&self) -> Failure {
-        let message = format!("Order failed, it is {:?}: {}", self.status, self.error);
+        let message = format!("Order failed, it is {}: {}", self.status, self.error);
         self.error.to_failure(message)
     }
 
@@ -215,9 +228,8 @@ pub enum Verdict {
     Valid,
     /// The CA has not decided. It may have met a problem and be about to try again (§8.2).
     Pending(Option<Problem>),
-    /// The CA will not accept this authorization any more, for this reason (an empty one if it gives
-    /// none).
-    Failed(Problem),
+    /// The CA will not accept this authorization any more, for this reason.
+    Failed(Failure),
 }
 
 impl Authorization {
@@ -243,8 +255,24 @@ impl Authorization {
             }
             // Pending with a failed challenge; invalid, deactivated, expired or revoked (§7.1.6); or a status
             // that an authorization cannot have.
-            // The problem may be another challenge's, if another client of the same account has tried that.
-            _ => Verdict::Failed(first_problem(self.challenges()).unwrap_or_default()),
+            _ => Verdict::Failed(self.failure()),
+        }
+    }
+
+    /// Returns what the user is told of an authorization that has failed.
+    fn failure(&self) -> Failure {
+        // It may be another challenge's, if another client of the same account has tried that.
+        let problem = first_problem(self.challenges());
+        match (&self.status, problem) {
+            (Status::Pending | Status::Invalid, Some(problem)) => problem.into(),
+            (Status::Pending, None) => {
+                Failure::new("the challenge is invalid, and the CA gives no reason")
+            }
+            (Status::Invalid, None) => {
+                Failure::new("the authorization is invalid, and the CA gives no reason")
+            }
+            // A problem that a challenge has met does not explain these.
+            (status, _) => Failure::new(format!("the authorization is {status}")),
         }
     }
 
@@ -377,8 +405,8 @@ mod tests {
         let pending = authorization("pending").verdict();
         assert!(matches!(pending, Verdict::Pending(None)));
         let failed = authorization("invalid").verdict();
-        let is_told = |problem: &Problem| problem.text("detail") == Some("no TXT record");
-        assert!(matches!(failed, Verdict::Failed(problem) if is_told(&problem)));
+        let is_told = |failure: &Failure| failure.to_string() == "no TXT record";
+        assert!(matches!(failed, Verdict::Failed(failure) if is_told(&failure)));
     }
 
     /// Any JSON, with the words of the RFC more likely than others.

@@ -133,6 +133,57 @@ error: order https://localhost:[PORT]/order/1: it is pending, and the CA names n
 }
 
 #[test]
+fn order_that_is_born_invalid_is_an_error() {
+    let born_invalid = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            order["status"] = json!("invalid");
+            order["error"] = caa_error();
+        })
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", born_invalid));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+
+"#]]);
+    assert_eq!(setup.ca.count("authorization"), 0);
+}
+
+#[test]
+fn order_with_more_authorizations_than_names_is_refused() {
+    let list_more = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            let more = (3..8000).map(|i| json!(format!("https://localhost:1/authorization/{i}")));
+            order["authorizations"].as_array_mut().unwrap().extend(more);
+        });
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", list_more));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: the CA lists more authorizations than the CSR has names (3)
+
+"#]]);
+    assert_eq!(setup.ca.count("authorization"), 0);
+}
+
+#[test]
 fn authorization_listed_twice_is_read_once() {
     let list_twice = |reply: &mut Reply, _| {
         reply.edit(|order| {
@@ -431,7 +482,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
 
 "#]]);
 }
@@ -464,7 +515,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa): https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa): https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
 
 "#]]);
 }
@@ -619,12 +670,45 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: the CA gives no reason
-  a.test: the CA gives no reason
-  b.test: the CA gives no reason
-  c.test: the CA gives no reason
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: the authorization is invalid, and the CA gives no reason
+  a.test: the authorization is invalid, and the CA gives no reason
+  b.test: the authorization is invalid, and the CA gives no reason
+  c.test: the authorization is invalid, and the CA gives no reason
 
 "#]]);
+}
+
+/// The statuses of RFC 8555 §7.1.6, and one of the CA's own. There is a reason for none.
+#[test]
+fn status_of_an_authorization_is_the_reason_if_there_is_no_other() {
+    for (status, reason) in [
+        (
+            "invalid",
+            "the authorization is invalid, and the CA gives no reason",
+        ),
+        ("deactivated", "the authorization is deactivated"),
+        ("expired", "the authorization is expired"),
+        ("revoked", "the authorization is revoked"),
+        ("on-hold", "the authorization is on-hold"),
+    ] {
+        let end = move |reply: &mut Reply, _| {
+            reply.edit(|authorization| authorization["status"] = json!(status));
+        };
+        let setup = Setup::with_fake_ca(|ca| ca.tamper("authorization", end));
+        let outcome = setup.fails_with("Challenge did not pass for a.test, b.test, c.test: ");
+        outcome.says(&format!("\n  a.test: {reason}\n"));
+        assert_eq!(setup.ca.count("challenge"), 0);
+    }
+}
+
+#[test]
+fn invalid_challenge_without_a_reason_is_told() {
+    let end = move |reply: &mut Reply, _| {
+        reply.edit(|authorization| authorization["challenges"][1]["status"] = json!("invalid"));
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("authorization", end));
+    let outcome = setup.fails_with("Challenge did not pass for a.test, b.test, c.test: ");
+    outcome.says("\n  a.test: the challenge is invalid, and the CA gives no reason\n");
 }
 
 #[test]
@@ -647,7 +731,7 @@ Verifying c.test...
 a.test verified!
 b.test verified!
 c.test verified!
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: the CA gives no reason
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason
 
 "#]]);
 }

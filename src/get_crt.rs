@@ -31,8 +31,10 @@ use crate::validation::{read_order, wait_until_ready};
 
 /// The least time that the download of an issued certificate is given, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
-/// How long the download of an alternate chain may take, while the issued certificate waits.
-const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many alternate chains are downloaded, at most, while the issued certificate waits.
+const MAX_ALTERNATES: usize = 10;
+/// How long the downloads of all alternate chains together may take.
+const ALTERNATES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The outcome of a run that has not failed.
 pub enum Outcome {
@@ -371,17 +373,28 @@ fn download_chain(
     Ok(default_chain)
 }
 
-/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR.
+/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR. If the CA offers many, not
+/// all are looked at.
 fn find_alternate_chain(
     client: &Client,
     default_response: &Response,
     csr: &Csr,
     preferred: &str,
 ) -> Option<Chain> {
-    for url in default_response.alternate_urls() {
-        let downloaded = client
-            .with_timeout(ALTERNATE_TIMEOUT)
-            .post_as_get(Purpose::Certificate, &url)
+    let urls = default_response.alternate_urls();
+    let hurried = client.with_timeout(ALTERNATES_TIMEOUT);
+    for (index, url) in urls.iter().enumerate() {
+        if index == MAX_ALTERNATES || hurried.deadline().remaining().is_zero() {
+            let left = urls.len() - index;
+            let count = urls.len();
+            let seconds = ALTERNATES_TIMEOUT.as_secs();
+            warn!(
+                "{left} of {count} alternate chains were not looked at (the limits are {MAX_ALTERNATES} chains and {seconds} s)"
+            );
+            break;
+        }
+        let downloaded = hurried
+            .post_as_get(Purpose::Certificate, url)
             .and_then(|response| Chain::from_ca(&response.body));
         match downloaded {
             Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {

@@ -277,7 +277,16 @@ Certificate signed!
 
 /// A CA whose default chain comes with a Link header, `LINK` standing for the address of an alternate that leads to
 /// `Another CA` but is of no use for the CSR.
-fn with_alternate(header: &'static str) -> Setup<FakeCa> {
+fn with_alternate(header: impl Into<String>) -> Setup<FakeCa> {
+    with_tampered_alternate(header, |_| ())
+}
+
+/// The same, but what comes from that address is changed.
+fn with_tampered_alternate(
+    header: impl Into<String>,
+    tamper: impl Fn(&mut Reply) + Send + Sync + 'static,
+) -> Setup<FakeCa> {
+    let header = header.into();
     // The port is known only once the CA has started.
     let port = Arc::new(OnceLock::new());
     let shared = Arc::clone(&port);
@@ -287,7 +296,10 @@ fn with_alternate(header: &'static str) -> Setup<FakeCa> {
             let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
             reply.header("Link", &header.replace("LINK", &url));
         }
-        _ => reply.body.clone_from(&other),
+        _ => {
+            reply.body.clone_from(&other);
+            tamper(reply);
+        }
     };
     let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
     port.set(setup.ca.port).unwrap();
@@ -311,6 +323,42 @@ fn alternate_chains_are_found_by_the_grammar_of_links() {
         run.outcome().exits(0);
         assert_eq!(setup.ca.count("certificate") == 2, is_alternate, "{header}");
     }
+}
+
+#[test]
+fn at_most_ten_alternate_chains_are_fetched() {
+    let list = |count: usize| {
+        let links: Vec<String> = vec!["<LINK>;rel=alternate".to_owned(); count];
+        with_alternate(links.join(", "))
+    };
+    let setup = list(10);
+    let run = setup
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"]);
+    run.outcome().exits(0).says_not("alternate");
+    assert_eq!(setup.ca.count("certificate"), 11);
+
+    let setup = list(12);
+    let run = setup
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"]);
+    run.outcome().exits(0).says(
+        "\nwarning: 2 of 12 alternate chains were not looked at (the limits are 10 chains and 15 s)\n",
+    );
+    assert_eq!(setup.ca.count("certificate"), 11);
+}
+
+/// The first one takes all of the time that there is for alternates.
+#[test]
+fn slow_alternate_chains_are_given_up_together() {
+    let links = vec!["<LINK>;rel=alternate".to_owned(); 3].join(", ");
+    let setup = with_tampered_alternate(links, |reply| reply.wire = Wire::Hang);
+    let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
+    run.outcome()
+        .exits(0)
+        .says("\nwarning: an alternate chain cannot be used: ")
+        .says("\nwarning: 2 of 3 alternate chains were not looked at (the limits are 10 chains and 15 s)\n");
+    assert_eq!(setup.ca.count("certificate"), 2);
 }
 
 /// One of the links is an alternate, in an unusual form, and nobody listens there.

@@ -11,13 +11,13 @@ use crate::acme::account_key::{AccountKey, base64url};
 use crate::acme::client::{Client, Submission};
 use crate::acme::polling::{Polling, Update};
 use crate::acme::problem::{is_refusal, is_refusal_but_no_rate_limit};
-use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
+use crate::acme::resources::{AcmeUrl, Directory, FINISHED_BY_ANOTHER_RUN, Order, Status};
 use crate::acme::response::Response;
 use crate::acme::retry::{Effect, Retries};
 use crate::authorize::{
     check_challenge_files, read_authorizations, submit_challenges, write_challenge_files,
 };
-use crate::chain::Chain;
+use crate::chain::{Chain, Defect};
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::deadline::Deadline;
@@ -87,31 +87,77 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     // The connections are for the names. Account and order need no more than one.
-    let (order_url, response) = client.with_connections_ahead(csr.identifiers.len(), || {
+    let first_order = client.with_connections_ahead(csr.identifiers.len(), || {
         register_account(&client, directory, options)?;
-        place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
+        place_order(&client, directory, options, &csr, replaces.as_deref())
     })?;
+    let mut completed = complete_order(&client, &first_order, options, &csr, &acme_dir);
 
-    complete_order(
-        &client, &order_url, &response, options, &csr, &acme_dir, output,
-    )
-    .with_context(|| format!("order {order_url}"))
+    if let Err(error) = &completed
+        && let Some(reason) = reason_to_order_again(&client, error)
+    {
+        info!("Ordering again, because {reason}: {error:#}");
+        let second_order = place_order(&client, directory, options, &csr, replaces.as_deref())?;
+        completed = complete_order(&client, &second_order, options, &csr, &acme_dir);
+    }
+
+    let Some(chain) = completed? else {
+        info!("Dry run passed, no certificate was requested.");
+        return Ok(Outcome::Done);
+    };
+    output.write(&chain.to_pem()?)?;
+    info!("{}", chain.summary());
+    info!("Certificate signed!");
+    Ok(Outcome::Done)
 }
 
-/// Brings a new order, which `response` describes, to a certificate: proves the names, sends the CSR, and
-/// writes the chain.
+/// Returns why a second order may succeed although the first has failed with `error`, if that is so.
+fn reason_to_order_again(client: &Client, error: &Error) -> Option<&'static str> {
+    if client.deadline().check_not_cancelled().is_err() {
+        // The client has stopped for good.
+        return None;
+    }
+    if let Some(Defect::AnotherKey) = error.downcast_ref::<Defect>() {
+        return Some(FINISHED_BY_ANOTHER_RUN);
+    }
+    error.downcast_ref::<Failure>()?.reason_to_order_again
+}
+
+/// An order that was just created.
+struct NewOrder {
+    /// Where it is read.
+    url: AcmeUrl,
+    /// The response that describes it.
+    response: Response,
+}
+
+/// Brings an order to a certificate: proves the names, sends the CSR, and downloads the chain. Returns `None` if this
+/// is a dry run, which ends when the names are proven.
+///
+/// # Errors
+/// There is no certificate, or none that is fit for the CSR. The error names the order.
 fn complete_order(
     client: &Client,
-    order_url: &AcmeUrl,
-    response: &Response,
+    order: &NewOrder,
     options: &Options,
     csr: &Csr,
     acme_dir: &AcmeDir,
-    output: Output,
-) -> Result<Outcome> {
-    let new_order: Update<Order> = Update::from_response(response)?;
+) -> Result<Option<Chain>> {
+    prove_and_finalize(client, order, options, csr, acme_dir)
+        .with_context(|| format!("order {}", order.url))
+}
+
+/// Does the work of [`complete_order`].
+fn prove_and_finalize(
+    client: &Client,
+    order: &NewOrder,
+    options: &Options,
+    csr: &Csr,
+    acme_dir: &AcmeDir,
+) -> Result<Option<Chain>> {
+    let new_order: Update<Order> = Update::from_response(&order.response)?;
     if let Status::Invalid | Status::Other(_) = new_order.resource.status {
-        return Err(new_order.resource.failure().into());
+        return Err(new_order.resource.failure(false).into());
     }
     // Some CAs leave this URL out of later responses.
     let finalize_url = new_order.resource.finalize_url()?;
@@ -123,21 +169,17 @@ fn complete_order(
         check_challenge_files(client, &challenge_files, options.check_port)?;
     }
     submit_challenges(client, &pending)?;
-    let validated_order = wait_until_ready(client, order_url, new_order, &pending)?;
+    let validated_order = wait_until_ready(client, &order.url, new_order, &pending)?;
     drop(challenge_files);
 
     if options.dry_run {
-        info!("Dry run passed, no certificate was requested.");
-        return Ok(Outcome::Done);
+        return Ok(None);
     }
 
     info!("Signing certificate...");
-    let chain_url = finalize(client, order_url, &finalize_url, validated_order, csr)?;
+    let chain_url = finalize(client, &order.url, &finalize_url, validated_order, csr)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
-    output.write(&chain.to_pem()?)?;
-    info!("{}", chain.summary());
-    info!("Certificate signed!");
-    Ok(Outcome::Done)
+    Ok(Some(chain))
 }
 
 fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {
@@ -249,28 +291,29 @@ fn report_contacts(requested: &[String], response: &Response) {
     }
 }
 
-/// Creates the order (§7.4). Returns its URL, and the response that describes it.
+/// Creates an order (§7.4).
 fn place_order(
     client: &Client,
     directory: &Directory,
     options: &Options,
     csr: &Csr,
-    replaces: Option<String>,
-) -> Result<(AcmeUrl, Response)> {
+    replaces: Option<&str>,
+) -> Result<NewOrder> {
     info!("Creating new order...");
     let mut payload = json!({"identifiers": csr.identifiers});
     if let Some(profile) = &options.profile {
         payload["profile"] = json!(profile);
     }
-    let response = match replaces {
+    let created = match replaces {
         // RFC 9773 §5: `replaces` is for CAs that have renewal information.
         Some(old_id) if directory.has_renewal_info() => {
-            send_renewal_order(client, directory, &payload, &old_id)?
+            send_renewal_order(client, directory, &payload, old_id)
         }
-        _ => client.post(Purpose::NewOrder, &directory.new_order, &payload)?,
+        _ => client.post(Purpose::NewOrder, &directory.new_order, &payload),
     };
-    let url = response.location()?;
-    Ok((url, response))
+    let response = created.context("cannot create the order")?;
+    let url = response.location().context("cannot create the order")?;
+    Ok(NewOrder { url, response })
 }
 
 /// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it. CAs refuse it in many ways: by an
@@ -344,7 +387,9 @@ fn finalize(
             Status::Processing | Status::Pending | Status::Ready => {
                 polling.pause(update.poll_after, awaited)?;
             }
-            Status::Invalid | Status::Other(_) => return Err(update.resource.failure().into()),
+            Status::Invalid | Status::Other(_) => {
+                return Err(update.resource.failure(true).into());
+            }
         }
         update = read_order(client, order_url)?;
     }
@@ -360,6 +405,10 @@ fn download_chain(
     let patient = client.with_grace(DOWNLOAD_GRACE);
     let response = patient.post_as_get(Purpose::Certificate, url)?;
     let default_chain = Chain::from_ca(&response.body)?;
+    if let Some(Defect::AnotherKey) = default_chain.defect(csr) {
+        // So are the alternates: they are for the same certificate.
+        return Err(Defect::AnotherKey.into());
+    }
     if let Some(name) = preferred
         && !default_chain.leads_to(name)
     {

@@ -51,8 +51,10 @@ pub fn wait_until_ready(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                let order_failure = update.resource.failure();
-                return Err(match survey.read_again(client) {
+                let read = survey.read_again(client);
+                let are_names_proven = survey.undecided.is_empty();
+                let order_failure = update.resource.failure(are_names_proven);
+                return Err(match read {
                     // What the CA says about names explains more than what it says about the order.
                     Ok(()) => survey.failure().unwrap_or(order_failure).into(),
                     Err(error) => error.context(order_failure),

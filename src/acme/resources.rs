@@ -15,6 +15,9 @@ use crate::text::excerpt;
 /// The longest token that is accepted, in characters: it becomes a file name.
 const MAX_TOKEN_CHARS: usize = 255;
 
+/// CAs can hand the same order to two runs of one account. This is why the run that is too late orders again.
+pub const FINISHED_BY_ANOTHER_RUN: &str = "another run of this account may have finished the order";
+
 /// An absolute https URL, kept as the exact string that was given (§6.1, §6.4).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
@@ -188,10 +191,17 @@ pub struct Order {
 }
 
 impl Order {
-    /// Returns what the user is told of an order that has failed.
-    pub fn failure(&self) -> Failure {
+    /// Returns what the user is told of an order that has failed, and whether another may succeed. For this it matters
+    /// whether the order has failed although all its names are proven.
+    pub fn failure(&self, are_names_proven: bool) -> Failure {
         let message = format!("Order failed, it is {}: {}", self.status, self.error);
-        self.error.to_failure(message)
+        let mut failure = self.error.to_failure(message);
+        if self.error.is("serverInternal") {
+            failure.reason_to_order_again = Some("the CA had an internal error");
+        } else if self.status == Status::Invalid && self.error.is_empty() && are_names_proven {
+            failure.reason_to_order_again = Some(FINISHED_BY_ANOTHER_RUN);
+        }
+        failure
     }
 
     /// Returns where the CSR is sent.

@@ -731,9 +731,122 @@ Verifying c.test...
 a.test verified!
 b.test verified!
 c.test verified!
+Ordering again, because another run of this account may have finished the order: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
 error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason
 
 "#]]);
+}
+
+/// The first order turns invalid when its certificate is awaited, with this error if it is no null.
+fn failing_once(error: Value) -> Setup<FakeCa> {
+    let has_failed = OnceLock::new();
+    Setup::with_fake_ca(|ca| {
+        ca.tamper("order", move |reply, _| {
+            reply.edit(|order| {
+                if order["status"] == "valid" && has_failed.set(()).is_ok() {
+                    order["status"] = json!("invalid");
+                    order["error"] = error.clone();
+                }
+            })
+        })
+    })
+}
+
+#[test]
+fn order_that_fails_by_an_internal_error_leads_to_a_second_one() {
+    let setup = failing_once(json!({
+        "type": "urn:ietf:params:acme:error:serverInternal", "detail": "out of order",
+    }));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Ordering again, because the CA had an internal error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: out of order (urn:ietf:params:acme:error:serverInternal)
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Certificate signed!
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 2);
+    assert_eq!(setup.ca.count("finalize"), 2);
+}
+
+/// As if another run had finished it.
+#[test]
+fn proven_order_that_fails_without_a_reason_leads_to_a_second_one() {
+    for error in [Value::Null, json!({})] {
+        let setup = failing_once(error);
+        setup.issues().says(
+            "\nOrdering again, because another run of this account may have finished the order: ",
+        );
+        assert_eq!(setup.ca.count("newOrder"), 2);
+    }
+}
+
+#[test]
+fn order_that_fails_for_a_reason_is_final() {
+    let setup = failing_once(caa_error());
+    setup.fails_with("Order failed, it is invalid: CAA forbids it");
+    assert_eq!(setup.ca.count("newOrder"), 1);
+}
+
+#[test]
+fn second_order_that_fails_by_an_internal_error_is_final() {
+    let fail = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            order["status"] = json!("invalid");
+            order["error"] = json!({"type": "urn:ietf:params:acme:error:serverInternal"});
+        })
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("order", fail));
+    setup.fails_with("Order failed, it is invalid: urn:ietf:params:acme:error:serverInternal");
+    assert_eq!(setup.ca.count("newOrder"), 2);
+}
+
+/// The CA gives up before it has decided about the names, and says nothing. A second order would go the same way.
+#[test]
+fn unproven_order_that_fails_without_a_reason_is_final() {
+    let undecided = |reply: &mut Reply, _| {
+        reply.edit(|authorization| {
+            authorization["status"] = json!("pending");
+            authorization["challenges"][1]["status"] = json!("pending");
+        })
+    };
+    let fail = |reply: &mut Reply, _| reply.edit(|order| order["status"] = json!("invalid"));
+    let setup =
+        Setup::with_fake_ca(|ca| ca.tamper("authorization", undecided).tamper("order", fail));
+    setup.fails_with("Order failed, it is invalid: the CA gives no reason");
+    assert_eq!(setup.ca.count("newOrder"), 1);
 }
 
 #[test]

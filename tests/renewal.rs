@@ -714,6 +714,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 cert.pem is as it was, and ends in 40 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 
@@ -733,6 +734,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 20 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 
@@ -752,6 +754,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 2 days and [..] hours ONLY
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 

@@ -254,6 +254,33 @@ Certificate signed!
     }
 }
 
+/// Two runs of one account are handed the same order at the same time, one for an RSA key and one for an ECDSA key.
+#[test]
+fn two_runs_with_one_order_get_a_certificate_each() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.sharing_orders().tamper("newOrder", |reply, count| {
+            if count == 0 {
+                // No run goes on before both have the order.
+                reply.wire = Wire::Behind(1);
+            }
+        })
+    });
+    key(&setup.path("rsa.key"), "RSA:2048");
+    let names = ["a.test", "b.test", "c.test"];
+    csr(&setup.path("rsa.csr"), &setup.path("rsa.key"), "/", &names);
+    let rsa_run = setup.getcrt().args(&["--csr", "rsa.csr"]).start();
+    let ecdsa_run = setup.getcrt().start();
+    let outcomes = [rsa_run.outcome(), ecdsa_run.outcome()];
+    let mut second_orders = 0;
+    for outcome in &outcomes {
+        outcome.delivers();
+        setup.nothing_is_left(outcome);
+        second_orders += outcome.stderr.matches("\nOrdering again, because ").count();
+    }
+    assert_eq!(second_orders, 1, "{}\n{}", outcomes[0], outcomes[1]);
+    assert_eq!(setup.ca.count("newOrder"), 3);
+}
+
 #[test]
 fn second_certificate_for_another_key_is_refused() {
     let setup = issuing(|leaf| leaf.key = public(&ec_key()));

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use crate::acme::Purpose;
 use crate::acme::client::{Client, Submission};
-use crate::acme::polling::{Polling, Update};
+use crate::acme::polling::Update;
 use crate::acme::resources::{
     AcmeUrl, Authorization, Challenge, Identifier, Order, Status, Verdict,
 };
+use crate::acme::retry::{Effect, Retries};
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::error::Failure;
@@ -70,7 +71,7 @@ pub fn read_authorizations(
     order: &Order,
 ) -> Result<Vec<PendingAuthorization>> {
     check_identifiers(order, csr)?;
-    let urls = authorization_urls(order)?;
+    let urls = authorization_urls(order, csr)?;
     let updates = try_map_parallel(client, &urls, |url| {
         read_authorization(client, Purpose::Authorization(None), url)
     })?;
@@ -91,9 +92,9 @@ pub fn read_authorizations(
         let identifier = authorization.identifier.clone();
         match authorization.verdict() {
             Verdict::Valid => info!("Already verified: {identifier}, skipping..."),
-            Verdict::Failed(problem) => failed.push(NameFailure {
+            Verdict::Failed(failure) => failed.push(NameFailure {
                 identifier,
-                failure: problem.into(),
+                failure,
             }),
             Verdict::Pending(_) => {
                 let challenge = authorization
@@ -129,11 +130,18 @@ fn check_identifiers(order: &Order, csr: &Csr) -> Result<()> {
 }
 
 /// Returns the URLs of the order's authorizations, each once.
-fn authorization_urls(order: &Order) -> Result<Vec<AcmeUrl>> {
+///
+/// # Errors
+/// There are more than the CSR has names, or none that the order could be waiting for.
+fn authorization_urls(order: &Order, csr: &Csr) -> Result<Vec<AcmeUrl>> {
+    let name_count = csr.identifiers.len();
     let mut urls: Vec<AcmeUrl> = Vec::new();
     for url in order.authorizations.iter().flatten() {
         if !urls.contains(url) {
             urls.push(url.clone());
+        }
+        if urls.len() > name_count {
+            bail!("the CA lists more authorizations than the CSR has names ({name_count})");
         }
     }
     if urls.is_empty() && order.status == Status::Pending {
@@ -275,22 +283,20 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
         return Ok(());
     }
     let identifier = &authorization.identifier;
-    let mut polling = Polling::new(client.deadline());
-    let mut poll_after = Duration::ZERO;
-    while let Submission::Unclear(error) = post_challenge(client, authorization)? {
+    let mut retries = Retries::new(Effect::Once);
+    while let Submission::Unclear(error) = post_challenge(client, authorization, &mut retries)? {
         let unclear = name_failure_or_other(identifier, error);
-        polling.pause_after(unclear, poll_after, || {
-            format!("the CA to take the challenge for {identifier}")
-        })?;
         let purpose = Purpose::Authorization(Some(identifier));
-        let update = read_authorization(client, purpose, &authorization.url)?;
+        let update = client.after_unclear(unclear, || {
+            read_authorization(client, purpose, &authorization.url)
+        })?;
         match update.resource.http_01() {
             // The CA may not have heard of it.
             Ok(challenge) if challenge.status == Status::Pending => {}
             // The CA works on the challenge, or has decided and does not show it any more.
             Ok(_) | Err(_) => return Ok(()),
         }
-        poll_after = update.poll_after;
+        retries.poll_after = update.poll_after;
     }
     Ok(())
 }
@@ -300,10 +306,15 @@ fn submit_challenge(client: &Client, authorization: &PendingAuthorization) -> Re
 /// # Errors
 /// A [`NameFailure`] if the CA refuses, or cannot be reached and there is no time for another try. Another error
 /// if the run was cancelled or its time is over.
-fn post_challenge(client: &Client, authorization: &PendingAuthorization) -> Result<Submission> {
+fn post_challenge(
+    client: &Client,
+    authorization: &PendingAuthorization,
+    retries: &mut Retries,
+) -> Result<Submission> {
     let identifier = &authorization.identifier;
     let purpose = Purpose::Challenge(identifier);
-    let posted = client.post_once(purpose, &authorization.challenge.url, &json!({}));
+    let url = &authorization.challenge.url;
+    let posted = client.post_once(purpose, url, &json!({}), retries);
     posted.map_err(|error| name_failure_or_other(identifier, error))
 }
 

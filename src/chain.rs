@@ -1,6 +1,8 @@
 //! A certificate chain, issued just now or found in a file: what is in it, and whether it is fit for a
 //! CSR.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail, ensure};
 use log::warn;
 use openssl::error::ErrorStack;
@@ -20,6 +22,45 @@ const MAX_BEGIN_WAIT: i64 = 86_400;
 /// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
 /// user's, unrelated certificates may follow the first.)
 pub struct Chain(Vec<X509>);
+
+/// What makes a certificate useless for a CSR.
+#[derive(Debug)]
+pub enum Defect {
+    /// It is for another key.
+    AnotherKey,
+    /// It lacks this name of the CSR.
+    MissingName(Identifier),
+    /// It has expired, at this time.
+    Expired(String),
+    /// It does not say when it expires.
+    MalformedEnd,
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Defect::AnotherKey => f.write_str("the certificate is for another key than the CSR's"),
+            Defect::MissingName(name) => {
+                write!(
+                    f,
+                    "the certificate is not for {name}, which the CSR asks for"
+                )
+            }
+            Defect::MalformedEnd => {
+                f.write_str("the time at which the certificate ends is malformed")
+            }
+            Defect::Expired(not_after) => {
+                let now = time::to_text(time::now());
+                write!(
+                    f,
+                    "the certificate ended at {not_after}; by this machine's clock it is {now}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Defect {}
 
 impl Chain {
     /// Parses what a CA sends as a chain (RFC 8555 §9.1). Text around the PEM blocks is dropped.
@@ -58,32 +99,23 @@ impl Chain {
         }
     }
 
-    /// Returns what makes the certificate useless for the CSR, if anything does: another key, a missing
-    /// name, or that it has expired or does not say when it will.
-    pub fn defect(&self, csr: &Csr) -> Option<String> {
+    /// Returns what makes the certificate useless for the CSR, if anything does.
+    pub fn defect(&self, csr: &Csr) -> Option<Defect> {
         let leaf = self.leaf();
         let is_for_key = leaf.public_key().is_ok_and(|key| key.public_eq(&csr.key));
         if !is_for_key {
-            return Some("the certificate is for another key than the CSR's".to_owned());
+            return Some(Defect::AnotherKey);
         }
         let names = certificate_names(leaf);
         for identifier in &csr.identifiers {
             if !names.contains(identifier) {
-                return Some(format!(
-                    "the certificate is not for {identifier}, which the CSR asks for"
-                ));
+                return Some(Defect::MissingName(identifier.clone()));
             }
         }
         match self.not_after() {
-            Ok(end) if end <= time::now() => {
-                let not_after = leaf.not_after();
-                let now = time::to_text(time::now());
-                Some(format!(
-                    "the certificate ended at {not_after}; by this machine's clock it is {now}"
-                ))
-            }
+            Ok(end) if end <= time::now() => Some(Defect::Expired(leaf.not_after().to_string())),
             Ok(_) => None,
-            Err(_) => Some("the time at which the certificate ends is malformed".to_owned()),
+            Err(_) => Some(Defect::MalformedEnd),
         }
     }
 
@@ -95,7 +127,7 @@ impl Chain {
     /// the certificate that has its issuer's name.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         if let Some(defect) = self.defect(csr) {
-            bail!(defect);
+            return Err(defect.into());
         }
         match self.leaf_signature() {
             LeafSignature::Good | LeafSignature::NoIssuer => {}

@@ -12,8 +12,12 @@ use std::fmt;
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
     message: String,
+    /// The HTTP status, if this is what the CA has answered.
+    pub http_status: Option<u16>,
     /// The type of the CA's problem document, if the CA sent one (RFC 8555 §6.7).
     pub problem_type: Option<String>,
+    /// Why another order may succeed, if an order has failed and another may.
+    pub reason_to_order_again: Option<&'static str>,
     /// One line for each failed name, for each subproblem, or for each value that would have been accepted.
     pub details: Vec<String>,
     /// What the user can do about it.

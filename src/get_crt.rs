@@ -10,13 +10,14 @@ use crate::acme::Purpose;
 use crate::acme::account_key::{AccountKey, base64url};
 use crate::acme::client::{Client, Submission};
 use crate::acme::polling::{Polling, Update};
-use crate::acme::problem::is_refusal;
-use crate::acme::resources::{AcmeUrl, Directory, Order, Status};
+use crate::acme::problem::{is_refusal, is_refusal_but_no_rate_limit};
+use crate::acme::resources::{AcmeUrl, Directory, FINISHED_BY_ANOTHER_RUN, Order, Status};
 use crate::acme::response::Response;
+use crate::acme::retry::{Effect, Retries};
 use crate::authorize::{
     check_challenge_files, read_authorizations, submit_challenges, write_challenge_files,
 };
-use crate::chain::Chain;
+use crate::chain::{Chain, Defect};
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::deadline::Deadline;
@@ -25,13 +26,15 @@ use crate::files;
 use crate::options::Options;
 use crate::output::Output;
 use crate::renewal::{self, Renewal};
-use crate::text::comma_separated;
+use crate::text::{comma_separated, excerpt};
 use crate::validation::{read_order, wait_until_ready};
 
 /// The least time that the download of an issued certificate is given, even if the deadline is over.
 const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
-/// How long the download of an alternate chain may take, while the issued certificate waits.
-const ALTERNATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many alternate chains are downloaded, at most, while the issued certificate waits.
+const MAX_ALTERNATES: usize = 10;
+/// How long the downloads of all alternate chains together may take.
+const ALTERNATES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The outcome of a run that has not failed.
 pub enum Outcome {
@@ -85,29 +88,79 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     }
 
     // The connections are for the names. Account and order need no more than one.
-    let (order_url, response) = client.with_connections_ahead(csr.identifiers.len(), || {
+    let first_order = client.with_connections_ahead(csr.identifiers.len(), || {
         register_account(&client, directory, options)?;
-        place_order(&client, directory, options, &csr, replaces).context("cannot create the order")
+        place_order(&client, directory, options, &csr, replaces.as_deref())
     })?;
+    let mut completed = complete_order(&client, &first_order, options, &csr, &acme_dir);
 
-    complete_order(
-        &client, &order_url, &response, options, &csr, &acme_dir, output,
-    )
-    .with_context(|| format!("order {order_url}"))
+    if let Err(error) = &completed
+        && let Some(reason) = reason_to_order_again(&client, error)
+    {
+        info!("Ordering again, because {reason}: {error:#}");
+        let second_order = place_order(&client, directory, options, &csr, replaces.as_deref())?;
+        completed = complete_order(&client, &second_order, options, &csr, &acme_dir);
+    }
+
+    let Some(chain) = completed? else {
+        info!("Dry run passed, no certificate was requested.");
+        return Ok(Outcome::Done);
+    };
+    output.write(&chain.to_pem()?)?;
+    info!("{}", chain.summary());
+    info!("{}", chain.checks());
+    info!("Certificate signed!");
+    Ok(Outcome::Done)
 }
 
-/// Brings a new order, which `response` describes, to a certificate: proves the names, sends the CSR, and
-/// writes the chain.
+/// Returns why a second order may succeed although the first has failed with `error`, if that is so.
+fn reason_to_order_again(client: &Client, error: &Error) -> Option<&'static str> {
+    if client.deadline().check_not_cancelled().is_err() {
+        // The client has stopped for good.
+        return None;
+    }
+    if let Some(Defect::AnotherKey) = error.downcast_ref::<Defect>() {
+        return Some(FINISHED_BY_ANOTHER_RUN);
+    }
+    error.downcast_ref::<Failure>()?.reason_to_order_again
+}
+
+/// An order that was just created.
+struct NewOrder {
+    /// Where it is read.
+    url: AcmeUrl,
+    /// The response that describes it.
+    response: Response,
+}
+
+/// Brings an order to a certificate: proves the names, sends the CSR, and downloads the chain. Returns `None` if this
+/// is a dry run, which ends when the names are proven.
+///
+/// # Errors
+/// There is no certificate, or none that is fit for the CSR. The error names the order.
 fn complete_order(
     client: &Client,
-    order_url: &AcmeUrl,
-    response: &Response,
+    order: &NewOrder,
     options: &Options,
     csr: &Csr,
     acme_dir: &AcmeDir,
-    output: Output,
-) -> Result<Outcome> {
-    let new_order: Update<Order> = Update::from_response(response)?;
+) -> Result<Option<Chain>> {
+    prove_and_finalize(client, order, options, csr, acme_dir)
+        .with_context(|| format!("order {}", order.url))
+}
+
+/// Does the work of [`complete_order`].
+fn prove_and_finalize(
+    client: &Client,
+    order: &NewOrder,
+    options: &Options,
+    csr: &Csr,
+    acme_dir: &AcmeDir,
+) -> Result<Option<Chain>> {
+    let new_order: Update<Order> = Update::from_response(&order.response)?;
+    if let Status::Invalid | Status::Other(_) = new_order.resource.status {
+        return Err(new_order.resource.failure(false).into());
+    }
     // Some CAs leave this URL out of later responses.
     let finalize_url = new_order.resource.finalize_url()?;
     info!("Order created!");
@@ -118,22 +171,17 @@ fn complete_order(
         check_challenge_files(client, &challenge_files, options.check_port)?;
     }
     submit_challenges(client, &pending)?;
-    let validated_order = wait_until_ready(client, order_url, new_order, &pending)?;
+    let validated_order = wait_until_ready(client, &order.url, new_order, &pending)?;
     drop(challenge_files);
 
     if options.dry_run {
-        info!("Dry run passed, no certificate was requested.");
-        return Ok(Outcome::Done);
+        return Ok(None);
     }
 
     info!("Signing certificate...");
-    let chain_url = finalize(client, order_url, &finalize_url, validated_order, csr)?;
+    let chain_url = finalize(client, &order.url, &finalize_url, validated_order, csr)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
-    output.write(&chain.to_pem()?)?;
-    info!("{}", chain.summary());
-    info!("{}", chain.checks());
-    info!("Certificate signed!");
-    Ok(Outcome::Done)
+    Ok(Some(chain))
 }
 
 fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {
@@ -150,6 +198,7 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
     info!("Registering account...");
     let (account_url, response) = find_or_create_account(client, directory, options)
         .context("cannot register the account")?;
+    check_account_status(&account_url, &response)?;
     let is_new = response.status == 201;
     if is_new {
         info!("Registered! Account ID: {account_url}");
@@ -173,6 +222,19 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
         }
     }
     Ok(())
+}
+
+/// Checks that the account can be used (§7.1.2). One without a status is taken for valid.
+fn check_account_status(account_url: &AcmeUrl, response: &Response) -> Result<()> {
+    let account: Value = response.json().unwrap_or_default();
+    match account["status"].as_str() {
+        None | Some("valid") => Ok(()),
+        Some(status) => {
+            let message = format!("the account {account_url} is {}", excerpt(status));
+            let hint = "make another account key, which gets an account of its own";
+            bail!(Failure::new(message).with_hint(hint))
+        }
+    }
 }
 
 /// Sends newAccount, with a binding to an external account if the options name one (§7.3.4).
@@ -232,54 +294,51 @@ fn report_contacts(requested: &[String], response: &Response) {
     }
 }
 
-/// Creates the order (§7.4). Returns its URL, and the response that describes it.
+/// Creates an order (§7.4).
 fn place_order(
     client: &Client,
     directory: &Directory,
     options: &Options,
     csr: &Csr,
-    replaces: Option<String>,
-) -> Result<(AcmeUrl, Response)> {
+    replaces: Option<&str>,
+) -> Result<NewOrder> {
     info!("Creating new order...");
     let mut payload = json!({"identifiers": csr.identifiers});
     if let Some(profile) = &options.profile {
         payload["profile"] = json!(profile);
     }
-    let response = match replaces {
+    let created = match replaces {
         // RFC 9773 §5: `replaces` is for CAs that have renewal information.
         Some(old_id) if directory.has_renewal_info() => {
-            send_renewal_order(client, directory, &payload, &old_id)?
+            send_renewal_order(client, directory, &payload, old_id)
         }
-        _ => client.post(Purpose::NewOrder, &directory.new_order, &payload)?,
+        _ => client.post(Purpose::NewOrder, &directory.new_order, &payload),
     };
-    let url = response.location()?;
-    Ok((url, response))
+    let response = created.context("cannot create the order")?;
+    let url = response.location().context("cannot create the order")?;
+    Ok(NewOrder { url, response })
 }
 
-/// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it.
+/// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it. CAs refuse it in many ways: by an
+/// error of any type or of none, by a web page, by an internal error.
 fn send_renewal_order(
     client: &Client,
     directory: &Directory,
     payload: &Value,
     old_id: &str,
 ) -> Result<Response> {
+    let url = &directory.new_order;
     let mut renewal_payload = payload.clone();
     renewal_payload["replaces"] = json!(old_id);
-    // The refusals of CAs that do not know the old certificate, or do not let this order replace it.
-    let refusals = [
-        "alreadyReplaced",
-        "conflict",
-        "malformed",
-        "notFound",
-        "unauthorized",
-    ];
-    match client.post(Purpose::NewOrder, &directory.new_order, &renewal_payload) {
-        Err(error) if refusals.iter().any(|name| is_refusal(&error, name)) => {
-            info!("The CA does not take this order for a renewal: {error:#}");
-            client.post(Purpose::NewOrder, &directory.new_order, payload)
-        }
-        result => result,
-    }
+    let mut retries = Retries::new(Effect::Optional);
+    let refusal = match client.post_once(Purpose::NewOrder, url, &renewal_payload, &mut retries) {
+        Ok(Submission::Accepted(response)) => return Ok(response),
+        Ok(Submission::Unclear(error)) => error,
+        Err(error) if is_refusal_but_no_rate_limit(&error) => error,
+        Err(error) => return Err(error),
+    };
+    info!("The CA does not take this order for a renewal: {refusal:#}");
+    client.after_unclear(refusal, || client.post(Purpose::NewOrder, url, payload))
 }
 
 /// Sends the CSR, and waits until the certificate is issued (§7.4). Returns where its chain is. The order's status
@@ -301,20 +360,28 @@ fn finalize(
     let payload = json!({"csr": base64url(csr.to_der()?)});
     let awaited = || "the CA to issue the certificate".to_owned();
     let mut polling = Polling::new(client.deadline());
+    let mut retries = Retries::new(Effect::Once);
     let mut is_accepted = false;
     let mut update = validated_order;
     loop {
         match update.resource.status {
             Status::Valid => return update.resource.certificate_url(),
             Status::Ready if !is_accepted => {
-                match client.post_once(Purpose::Finalize, finalize_url, &payload)? {
+                match client.post_once(Purpose::Finalize, finalize_url, &payload, &mut retries)? {
                     Submission::Accepted(response) => {
                         is_accepted = true;
                         update = Update::from_response(&response)?;
+                        // Many CAs need no more than a moment, so the first poll follows at once.
+                        let is_at_work = update.resource.status == Status::Processing;
+                        if is_at_work && update.poll_after.is_zero() {
+                            update = read_order(client, order_url)?;
+                        }
                         continue;
                     }
                     Submission::Unclear(error) => {
-                        polling.pause_after(error, update.poll_after, awaited)?;
+                        update = client.after_unclear(error, || read_order(client, order_url))?;
+                        retries.poll_after = update.poll_after;
+                        continue;
                     }
                 }
             }
@@ -323,7 +390,9 @@ fn finalize(
             Status::Processing | Status::Pending | Status::Ready => {
                 polling.pause(update.poll_after, awaited)?;
             }
-            Status::Invalid | Status::Other(_) => return Err(update.resource.failure().into()),
+            Status::Invalid | Status::Other(_) => {
+                return Err(update.resource.failure(true).into());
+            }
         }
         update = read_order(client, order_url)?;
     }
@@ -339,6 +408,10 @@ fn download_chain(
     let patient = client.with_grace(DOWNLOAD_GRACE);
     let response = patient.post_as_get(Purpose::Certificate, url)?;
     let default_chain = Chain::from_ca(&response.body)?;
+    if let Some(Defect::AnotherKey) = default_chain.defect(csr) {
+        // So are the alternates: they are for the same certificate.
+        return Err(Defect::AnotherKey.into());
+    }
     if let Some(name) = preferred
         && !default_chain.leads_to(name)
     {
@@ -352,17 +425,28 @@ fn download_chain(
     Ok(default_chain)
 }
 
-/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR.
+/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR. If the CA offers many, not
+/// all are looked at.
 fn find_alternate_chain(
     client: &Client,
     default_response: &Response,
     csr: &Csr,
     preferred: &str,
 ) -> Option<Chain> {
-    for url in default_response.alternate_urls() {
-        let downloaded = client
-            .with_timeout(ALTERNATE_TIMEOUT)
-            .post_as_get(Purpose::Certificate, &url)
+    let urls = default_response.alternate_urls();
+    let hurried = client.with_timeout(ALTERNATES_TIMEOUT);
+    for (index, url) in urls.iter().enumerate() {
+        if index == MAX_ALTERNATES || hurried.deadline().remaining().is_zero() {
+            let left = urls.len() - index;
+            let count = urls.len();
+            let seconds = ALTERNATES_TIMEOUT.as_secs();
+            warn!(
+                "{left} of {count} alternate chains were not looked at (the limits are {MAX_ALTERNATES} chains and {seconds} s)"
+            );
+            break;
+        }
+        let downloaded = hurried
+            .post_as_get(Purpose::Certificate, url)
             .and_then(|response| Chain::from_ca(&response.body));
         match downloaded {
             Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {

@@ -58,7 +58,7 @@ pub fn decide(
     let certificate_id = chain.certificate_id();
     if let Some(defect) = chain.defect(csr) {
         return Ok(Renewal::Due {
-            reason: defect,
+            reason: defect.to_string(),
             old_id: certificate_id,
         });
     }

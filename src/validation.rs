@@ -10,7 +10,6 @@ use log::info;
 use crate::acme::Purpose;
 use crate::acme::client::Client;
 use crate::acme::polling::{Polling, Update};
-use crate::acme::problem::Problem;
 use crate::acme::resources::{AcmeUrl, Order, Status, Verdict};
 use crate::authorize::{NameFailure, PendingAuthorization, failure_of_names, read_authorization};
 use crate::error::Failure;
@@ -52,8 +51,10 @@ pub fn wait_until_ready(
                 return Ok(update);
             }
             Status::Invalid | Status::Other(_) => {
-                let order_failure = update.resource.failure();
-                return Err(match survey.read_again(client) {
+                let read = survey.read_again(client);
+                let are_names_proven = survey.undecided.is_empty();
+                let order_failure = update.resource.failure(are_names_proven);
+                return Err(match read {
                     // What the CA says about names explains more than what it says about the order.
                     Ok(()) => survey.failure().unwrap_or(order_failure).into(),
                     Err(error) => error.context(order_failure),
@@ -137,16 +138,18 @@ impl<'a> Survey<'a> {
         let mut wait = SURVEY_INTERVAL;
         self.problems.clear();
         for (authorization, update) in take(&mut self.undecided).into_iter().zip(updates) {
-            let name_failure = |problem: Problem| NameFailure {
+            let name_failure = |failure: Failure| NameFailure {
                 identifier: authorization.identifier.clone(),
-                failure: problem.into(),
+                failure,
             };
             match update.resource.verdict() {
                 Verdict::Valid => info!("{} verified!", authorization.identifier),
-                Verdict::Failed(problem) => self.failed.push(name_failure(problem)),
+                Verdict::Failed(failure) => self.failed.push(name_failure(failure)),
                 Verdict::Pending(problem) => {
                     self.undecided.push(authorization);
-                    self.problems.extend(problem.map(name_failure));
+                    if let Some(problem) = problem {
+                        self.problems.push(name_failure(problem.into()));
+                    }
                     wait = wait.max(update.poll_after);
                 }
             }

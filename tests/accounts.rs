@@ -276,6 +276,92 @@ Certificate signed!
     setup.verify_pem(&outcome.stdout, &NAMES);
 }
 
+/// A CA whose default chain comes with a Link header, `LINK` standing for the address of an alternate that leads to
+/// `Another CA` but is of no use for the CSR.
+fn with_alternate(header: impl Into<String>) -> Setup<FakeCa> {
+    with_tampered_alternate(header, |_| ())
+}
+
+/// The same, but what comes from that address is changed.
+fn with_tampered_alternate(
+    header: impl Into<String>,
+    tamper: impl Fn(&mut Reply) + Send + Sync + 'static,
+) -> Setup<FakeCa> {
+    let header = header.into();
+    // The port is known only once the CA has started.
+    let port = Arc::new(OnceLock::new());
+    let shared = Arc::clone(&port);
+    let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
+    let offer_another = move |reply: &mut Reply, count| match count {
+        0 => {
+            let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
+            reply.header("Link", &header.replace("LINK", &url));
+        }
+        _ => {
+            reply.body.clone_from(&other);
+            tamper(reply);
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
+    port.set(setup.ca.port).unwrap();
+    setup
+}
+
+#[test]
+fn alternate_chains_are_found_by_the_grammar_of_links() {
+    for (header, is_alternate) in [
+        ("<LINK>;rel=\"index alternate\"", true),
+        (
+            "<https://x.test/>;title=\"a, <b>; rel=up\", <LINK> ; REL = alternate",
+            true,
+        ),
+        ("<LINK>;title=\"\\\";\";rel=alternate", true),
+        ("<LINK>;title=\"a;rel=alternate\"", false),
+        ("<LINK>;rel=up;rel=alternate", false),
+    ] {
+        let setup = with_alternate(header);
+        let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
+        run.outcome().exits(0);
+        assert_eq!(setup.ca.count("certificate") == 2, is_alternate, "{header}");
+    }
+}
+
+#[test]
+fn at_most_ten_alternate_chains_are_fetched() {
+    let list = |count: usize| {
+        let links: Vec<String> = vec!["<LINK>;rel=alternate".to_owned(); count];
+        with_alternate(links.join(", "))
+    };
+    let setup = list(10);
+    let run = setup
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"]);
+    run.outcome().exits(0).says_not("alternate");
+    assert_eq!(setup.ca.count("certificate"), 11);
+
+    let setup = list(12);
+    let run = setup
+        .getcrt()
+        .args(&["--preferred-chain", "Nobody Root X9"]);
+    run.outcome().exits(0).says(
+        "\nwarning: 2 of 12 alternate chains were not looked at (the limits are 10 chains and 15 s)\n",
+    );
+    assert_eq!(setup.ca.count("certificate"), 11);
+}
+
+/// The first one takes all of the time that there is for alternates.
+#[test]
+fn slow_alternate_chains_are_given_up_together() {
+    let links = vec!["<LINK>;rel=alternate".to_owned(); 3].join(", ");
+    let setup = with_tampered_alternate(links, |reply| reply.wire = Wire::Hang);
+    let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
+    run.outcome()
+        .exits(0)
+        .says("\nwarning: an alternate chain cannot be used: ")
+        .says("\nwarning: 2 of 3 alternate chains were not looked at (the limits are 10 chains and 15 s)\n");
+    assert_eq!(setup.ca.count("certificate"), 2);
+}
+
 /// One of the links is an alternate, in an unusual form, and nobody listens there.
 #[test]
 fn alternate_chain_that_cannot_be_fetched_is_a_warning() {
@@ -337,19 +423,7 @@ fn binding_is_sent_where_the_ca_wants_it_even_to_look_up_the_account() {
 
 #[test]
 fn alternate_chain_for_another_key_is_a_warning() {
-    // The port is known only once the CA has started.
-    let port = Arc::new(OnceLock::new());
-    let shared = Arc::clone(&port);
-    let other = Issuer::called("Another CA").certificate.to_pem().unwrap();
-    let offer_another = move |reply: &mut Reply, count| match count {
-        0 => {
-            let url = format!("https://localhost:{}/certificate/2", shared.get().unwrap());
-            reply.header("Link", &format!("<{url}>;rel=\"alternate\""));
-        }
-        _ => reply.body.clone_from(&other),
-    };
-    let setup = Setup::with_fake_ca(|ca| ca.tamper("certificate", offer_another));
-    port.set(setup.ca.port).unwrap();
+    let setup = with_alternate("<LINK>;rel=\"alternate\"");
     let run = setup.getcrt().args(&["--preferred-chain", "Another CA"]);
     run.outcome().exits(0).stderr_is(str![[r#"
 Parsing account key...

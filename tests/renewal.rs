@@ -344,12 +344,12 @@ fn order_names_the_certificate_that_it_replaces() {
 
 #[test]
 fn order_that_is_refused_as_a_renewal_is_repeated_as_another() {
-    let renew = |status: u16, kind: &'static str| {
+    let renew = |refuse: &'static (dyn Fn(&mut Reply) + Sync)| {
         let setup = Setup::with_fake_ca(|ca| {
             // Only the order of the renewal is refused, which comes after that of the first issuance.
             suggesting(ca, -2, -1).tamper("newOrder", move |reply, count| {
                 if count == 1 {
-                    reply.problem(status, kind, "not that one");
+                    refuse(reply);
                 }
             })
         });
@@ -359,7 +359,7 @@ fn order_that_is_refused_as_a_renewal_is_repeated_as_another() {
         assert_eq!(setup.ca.count("newOrder"), 3);
         outcome
     };
-    renew(409, "alreadyReplaced").stderr_is(str![[r#"
+    renew(&|reply| reply.problem(409, "alreadyReplaced", "not that one")).stderr_is(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -385,24 +385,52 @@ Checked: key, names, dates and signature
 Certificate signed!
 
 "#]]);
-    for (status, kind) in [
-        (409, "conflict"),
-        (400, "malformed"),
-        (404, "notFound"),
-        (403, "unauthorized"),
-    ] {
-        renew(status, kind)
+    let refused = |refuse, reason: &str| {
+        renew(refuse)
             .says("\nThe CA does not take this order for a renewal: https://localhost:")
-            .says(&format!(
-                "HTTP {status}, not that one (urn:ietf:params:acme:error:{kind})\nOrder created!\n"
-            ));
-    }
+            .says(&format!("/new-order: {reason}\nOrder created!\n"));
+    };
+    refused(
+        &|reply| reply.problem(409, "conflict", "not that one"),
+        "HTTP 409, not that one (urn:ietf:params:acme:error:conflict)",
+    );
+    refused(
+        &|reply| reply.problem(403, "rejectedIdentifier", "not that one"),
+        "HTTP 403, not that one (urn:ietf:params:acme:error:rejectedIdentifier)",
+    );
+    refused(
+        &|reply| reply.problem(500, "serverInternal", "not that one"),
+        "HTTP 500, not that one (urn:ietf:params:acme:error:serverInternal)",
+    );
+    refused(
+        &|reply| reply.replace(400, r#"{"detail": "not that one"}"#),
+        "HTTP 400, not that one",
+    );
+    refused(
+        &|reply| reply.replace(404, "<html>"),
+        "HTTP 404, a reply that begins `<html>`",
+    );
+}
+
+/// The first reply is lost with its connection, as may happen to any request.
+#[test]
+fn order_of_a_renewal_whose_reply_is_lost_is_sent_again() {
+    let lose = |reply: &mut Reply, count| {
+        if count == 1 {
+            reply.wire = Wire::Close;
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1).tamper("newOrder", lose));
+    setup.issue();
+    setup.due().says_not("for a renewal");
+    assert!(setup.ca.payload("newOrder")["replaces"].is_string());
+    assert_eq!(setup.ca.count("newOrder"), 3);
 }
 
 #[test]
-fn other_refusals_of_a_renewal_are_final() {
+fn order_that_is_refused_also_without_the_renewal_is_an_error() {
     let refuse = |reply: &mut Reply, count| {
-        if count == 1 {
+        if count >= 1 {
             reply.problem(403, "rejectedIdentifier", "not for you");
         }
     };
@@ -420,8 +448,37 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
 cert.pem is as it was, and ends in [..] days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 3);
+}
+
+#[test]
+fn rate_limit_of_a_renewal_is_final() {
+    let refuse = |reply: &mut Reply, count| {
+        if count == 1 {
+            reply.problem(403, "rateLimited", "not for you");
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1).tamper("newOrder", refuse));
+    setup.issue();
+    setup.renewal_fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Renewing: the certificate is due since [TIME], as the CA suggests
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+cert.pem is as it was, and ends in [..] days and [..] hours
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rateLimited)
 
 "#]]);
     assert_eq!(setup.ca.count("newOrder"), 2);
@@ -665,6 +722,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 cert.pem is as it was, and ends in 40 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 
@@ -684,6 +742,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 20 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 
@@ -703,6 +762,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
+The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 2 days and [..] hours ONLY
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use log::warn;
 use openssl::rand::rand_bytes;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use super::resources::{AcmeUrl, Directory};
 use super::response::Response;
 use super::retry::{Decision, Effect, Reason, Retries};
 use super::transport::{MAX_CONNECTIONS, Request, Transport};
-use crate::deadline::Deadline;
+use crate::deadline::{Cancelled, Deadline};
 use crate::error::Failure;
 use crate::time;
 
@@ -44,12 +44,12 @@ pub struct Client<'a> {
     account: Arc<OnceLock<AcmeUrl>>,
 }
 
-/// What became of a request that the CA must act on once only.
+/// What became of a request that is not repeated blindly.
 pub enum Submission {
     /// The CA has accepted it.
     Accepted(Response),
-    /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller has
-    /// to look at the object. If there is no time left for that, this is the error to report.
+    /// The CA may have acted, or not: the response was lost, or it was an error that does not tell. The caller goes
+    /// on by [`after_unclear`](Client::after_unclear): it looks at the object, if there is one.
     Unclear(Error),
 }
 
@@ -169,8 +169,9 @@ impl<'a> Client<'a> {
         self.send_repeatable(purpose, url, Some(""))
     }
 
-    /// Sends a signed request that the CA must act on once only. It is sent again if the CA says that it
-    /// did not act on it, and not if that is unclear.
+    /// Sends a signed request. It is sent again if the CA says that it did not act on it. If that is unclear, it
+    /// depends on the [`Effect`] of which `retries` was made. A caller that posts again after it has looked at the
+    /// object hands over the same `retries`.
     ///
     /// # Errors
     /// The CA refuses, or cannot be reached.
@@ -179,9 +180,23 @@ impl<'a> Client<'a> {
         purpose: Purpose,
         url: &AcmeUrl,
         payload: &Value,
+        retries: &mut Retries,
     ) -> Result<Submission> {
         let payload = payload.to_string();
-        self.send(purpose, url, Some(&payload), Effect::Once)
+        self.send(purpose, url, Some(&payload), retries)
+    }
+
+    /// Does `next`, because it is unclear whether the CA has acted on a request: it reads the object, for example.
+    ///
+    /// # Errors
+    /// That of `next`. If no time is left, it is `unclear`, the error of the request, which explains more.
+    pub fn after_unclear<T>(&self, unclear: Error, next: impl FnOnce() -> Result<T>) -> Result<T> {
+        match next() {
+            Err(error) if self.deadline.remaining().is_zero() && !error.is::<Cancelled>() => {
+                Err(unclear)
+            }
+            result => result,
+        }
     }
 
     /// Does `work` while threads open the connections that later work on `count` names will need. Each thread does
@@ -199,6 +214,7 @@ impl<'a> Client<'a> {
                 purpose: Purpose::NewNonce,
                 url: &directory.new_nonce,
                 jws: None,
+                needs_new_connection: false,
             };
             let deadline = self.deadline.at_most(OPEN_TIMEOUT);
             let response = self.transport.send(&request, &deadline).ok()?;
@@ -230,7 +246,8 @@ impl<'a> Client<'a> {
         url: &AcmeUrl,
         payload: Option<&str>,
     ) -> Result<Response> {
-        match self.send(purpose, url, payload, Effect::Repeatable)? {
+        let mut retries = Retries::new(Effect::Repeatable);
+        match self.send(purpose, url, payload, &mut retries)? {
             Submission::Accepted(response) => Ok(response),
             // This does not happen: a request that is repeatable is sent again instead.
             Submission::Unclear(error) => Err(error),
@@ -245,12 +262,14 @@ impl<'a> Client<'a> {
         purpose: Purpose,
         url: &AcmeUrl,
         payload: Option<&str>,
-        effect: Effect,
+        retries: &mut Retries,
     ) -> Result<Submission> {
-        let mut retries = Retries::new(effect);
         loop {
             if self.deadline.remaining().is_zero() {
-                bail!("no time left (--timeout) for {url}");
+                return Err(match retries.last_answer.take() {
+                    Some(answer) => final_error(answer, Reason::NoTimeLeft, url),
+                    None => anyhow!("no time left (--timeout) for {url}"),
+                });
             }
             let jws = match payload {
                 Some(payload) => Some(self.sign(url, payload)?),
@@ -260,6 +279,7 @@ impl<'a> Client<'a> {
                 purpose,
                 url,
                 jws: jws.as_ref(),
+                needs_new_connection: retries.connection_was_lost,
             };
             let sent = self.transport.send(&request, &self.deadline);
             // §6.5: error responses bring a nonce, too. (Those of unsigned requests are not kept here: `take_nonce`
@@ -271,6 +291,9 @@ impl<'a> Client<'a> {
                 Ok(response) => return Ok(Submission::Accepted(response)),
                 Err(error) => error,
             };
+            if error.failure.http_status.is_some() {
+                retries.last_answer = Some(*error.failure.clone());
+            }
             let remaining = self.deadline.remaining();
             match retries.decide(error.kind, error.retry_after, remaining, random_byte()) {
                 Decision::TryAnotherNonce(pause) => self.deadline.sleep(pause)?,
@@ -279,10 +302,21 @@ impl<'a> Client<'a> {
                 }
                 Decision::LookAtObject(pause) => {
                     self.report_and_sleep(&error, url, "looking what became of it", pause)?;
-                    let unclear = final_error(error, Reason::NoTimeLeft, url);
+                    let unclear = final_error(*error.failure, Reason::NoTimeLeft, url);
                     return Ok(Submission::Unclear(unclear));
                 }
-                Decision::GiveUp(reason) => return Err(final_error(error, reason, url)),
+                Decision::LeaveToCaller => {
+                    let unclear = final_error(*error.failure, Reason::NoTimeLeft, url);
+                    return Ok(Submission::Unclear(unclear));
+                }
+                Decision::GiveUp(reason) => {
+                    let is_time_over = self.deadline.remaining().is_zero();
+                    return Err(match retries.last_answer.take() {
+                        // An earlier answer explains more than a timeout.
+                        Some(answer) if is_time_over => final_error(answer, reason, url),
+                        _ => final_error(*error.failure, reason, url),
+                    });
+                }
             }
         }
     }
@@ -314,7 +348,8 @@ impl<'a> Client<'a> {
         Ok(nonce.to_owned())
     }
 
-    /// Tells the user what went wrong and what will follow after the pause, and sleeps for that time.
+    /// Tells the user what went wrong and what will follow after the pause, and sleeps for that time. If there is no
+    /// pause, there is nothing to tell.
     fn report_and_sleep(
         &self,
         error: &RequestError,
@@ -324,6 +359,9 @@ impl<'a> Client<'a> {
     ) -> Result<()> {
         // If the run has failed meanwhile, the user wants to hear of that alone.
         self.deadline.check_not_cancelled()?;
+        if pause.is_zero() {
+            return Ok(());
+        }
         let seconds = pause.as_secs_f32().ceil();
         warn!("{url}: {}; {follows} in {seconds} s", error.failure);
         self.deadline.sleep(pause)?;
@@ -332,8 +370,7 @@ impl<'a> Client<'a> {
 }
 
 /// Returns the error of a request that is given up, with a hint on when to try again.
-fn final_error(error: RequestError, reason: Reason, url: &AcmeUrl) -> Error {
-    let mut failure = *error.failure;
+fn final_error(mut failure: Failure, reason: Reason, url: &AcmeUrl) -> Error {
     let hint = match reason {
         Reason::WouldFailAgain => None,
         Reason::NoTimeLeft => Some("no time was left (--timeout) for another try".to_owned()),

@@ -5,14 +5,15 @@
 //!
 //! ```text
 //! client -> account_key, nonces, retry, transport
-//! transport -> response -> resources -> problem
+//! transport -> response -> link, resources -> problem
 //! ```
 //!
 //! The loops that wait for the CA are outside, in `authorize.rs`, `validation.rs` and `get_crt.rs`. They take
-//! their pauses from `polling`.
+//! their pauses from `polling`, or from `retry` after an error.
 
 pub mod account_key;
 pub mod client;
+mod link;
 mod nonces;
 pub mod polling;
 pub mod problem;
@@ -20,7 +21,7 @@ mod purpose;
 mod request_error;
 pub mod resources;
 pub mod response;
-mod retry;
+pub mod retry;
 mod transport;
 
 pub use purpose::Purpose;

@@ -2,29 +2,31 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Result, bail};
 use log::info;
 use serde::de::DeserializeOwned;
 
 use super::response::Response;
-use crate::deadline::{Cancelled, Deadline};
+use crate::deadline::Deadline;
 
-/// The first pause between two polls. Each pause is a tenth longer than the one before.
-const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// The shortest pause between two polls.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// The longest pause, unless the CA asks for more.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Between these bounds, a pause is the time waited so far divided by this. So a change is seen a tenth too late at
+/// most, and the polls become rarer.
+const POLL_INTERVAL_DIVISOR: u32 = 10;
 /// The longest pause that the CA can ask for.
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// After this long, and then again and again, a message says what getcrt is waiting for.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// One wait, from its first poll on. The loop that polls calls [`pause`](Polling::pause).
+/// One wait. The caller polls at once, and after that it calls [`pause`](Polling::pause) before each poll.
 pub struct Polling<'a> {
     deadline: &'a Deadline,
     started: Instant,
     /// When it was last said what is awaited; at first, when the wait began.
     last_news: Instant,
-    interval: Duration,
 }
 
 impl Polling<'_> {
@@ -34,26 +36,6 @@ impl Polling<'_> {
             deadline,
             started: Instant::now(),
             last_news: Instant::now(),
-            interval: POLL_INTERVAL_MIN,
-        }
-    }
-
-    /// Pauses before the object is looked at because the outcome of a request is unclear. This is [`pause`] but for
-    /// the error if the next poll would come too late: then it is `unclear`, which explains more.
-    ///
-    /// [`pause`]: Polling::pause
-    ///
-    /// # Errors
-    /// The next poll would come after the deadline; or the run was cancelled.
-    pub fn pause_after(
-        &mut self,
-        unclear: Error,
-        poll_after: Duration,
-        awaited: impl Fn() -> String,
-    ) -> Result<()> {
-        match self.pause(poll_after, awaited) {
-            Err(error) if !error.is::<Cancelled>() => Err(unclear),
-            result => result,
         }
     }
 
@@ -63,7 +45,7 @@ impl Polling<'_> {
     /// # Errors
     /// The next poll would come after the deadline; or the run was cancelled.
     pub fn pause(&mut self, poll_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
-        let pause = self.interval.max(poll_after);
+        let pause = poll_interval(self.started.elapsed()).max(poll_after);
         if self.last_news.elapsed() + pause >= SILENCE_MAX {
             self.last_news = Instant::now();
             let seconds = self.started.elapsed().as_secs();
@@ -79,9 +61,14 @@ impl Polling<'_> {
             );
         }
         self.deadline.sleep(pause)?;
-        self.interval = (self.interval * 11 / 10).min(POLL_INTERVAL_MAX);
         Ok(())
     }
+}
+
+/// Returns the pause before the next poll, if the CA does not ask for a longer one. `waited` is the time since the
+/// wait began.
+fn poll_interval(waited: Duration) -> Duration {
+    (waited / POLL_INTERVAL_DIVISOR).clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)
 }
 
 /// A resource as the CA has just described it.
@@ -103,5 +90,27 @@ impl<T: DeserializeOwned> Update<T> {
             resource: response.json()?,
             poll_after: retry_after.min(POLL_RETRY_AFTER_MAX),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_with_the_time_waited() {
+        let milliseconds = Duration::from_millis;
+        for (waited, pause) in [
+            (0, 250),
+            (1_000, 250),
+            (2_500, 250),
+            (3_000, 300),
+            (20_000, 2_000),
+            (50_000, 5_000),
+            (900_000, 5_000),
+        ] {
+            let expected = milliseconds(pause);
+            assert_eq!(poll_interval(milliseconds(waited)), expected, "{waited}");
+        }
     }
 }

@@ -85,6 +85,17 @@ pub fn is_refusal(error: &Error, name: &str) -> bool {
         .is_some_and(|problem_type| is_acme_error(problem_type, name))
 }
 
+/// Whether `error` is an error status that the CA has answered, and not a rate limit.
+pub fn is_refusal_but_no_rate_limit(error: &Error) -> bool {
+    let http_status = error
+        .downcast_ref::<Failure>()
+        .and_then(|failure| failure.http_status);
+    match http_status {
+        None | Some(429) => false,
+        Some(_) => !is_refusal(error, "rateLimited"),
+    }
+}
+
 fn is_acme_error(problem_type: &str, name: &str) -> bool {
     problem_type.strip_prefix(ACME_ERROR) == Some(name)
 }

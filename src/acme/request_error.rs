@@ -20,12 +20,16 @@ pub struct RequestError {
 pub enum ErrorKind {
     /// The CA refused the nonce, and nothing else; with another nonce it may succeed (§6.5).
     BadNonce,
-    /// The CA did nothing, because it is asked too often (429).
+    /// The CA did nothing, because it is asked too often (429, or rateLimited until a time that it tells).
     TooManyRequests,
     /// The object's state does not allow the request (409, orderNotReady), perhaps because an earlier try succeeded
     /// and its response was lost.
     WrongState,
-    /// The connection was lost, or the CA had an internal error (5xx). It may have acted on the request, or not.
+    /// The connection ended before there was a response. The CA may have acted on the request; more likely it had
+    /// closed a connection that was idle.
+    ConnectionLost,
+    /// The CA had an internal error (5xx), did not answer in time, or cannot be reached. It may have acted on the
+    /// request, or not.
     OutcomeUnknown,
     /// The same request would fail again in the same way.
     Permanent,

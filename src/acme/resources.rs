@@ -15,6 +15,9 @@ use crate::text::excerpt;
 /// The longest token that is accepted, in characters: it becomes a file name.
 const MAX_TOKEN_CHARS: usize = 255;
 
+/// CAs can hand the same order to two runs of one account. This is why the run that is too late orders again.
+pub const FINISHED_BY_ANOTHER_RUN: &str = "another run of this account may have finished the order";
+
 /// An absolute https URL, kept as the exact string that was given (§6.1, §6.4).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
@@ -157,6 +160,19 @@ pub enum Status {
     Other(String),
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Pending => "pending",
+            Status::Processing => "processing",
+            Status::Ready => "ready",
+            Status::Valid => "valid",
+            Status::Invalid => "invalid",
+            Status::Other(word) => return f.write_str(&excerpt(word)),
+        })
+    }
+}
+
 /// An order for a certificate (§7.1.3).
 #[derive(Debug, Deserialize)]
 pub struct Order {
@@ -175,10 +191,17 @@ pub struct Order {
 }
 
 impl Order {
-    /// Returns what the user is told of an order that has failed.
-    pub fn failure(&self) -> Failure {
-        let message = format!("Order failed, it is {:?}: {}", self.status, self.error);
-        self.error.to_failure(message)
+    /// Returns what the user is told of an order that has failed, and whether another may succeed. For this it matters
+    /// whether the order has failed although all its names are proven.
+    pub fn failure(&self, are_names_proven: bool) -> Failure {
+        let message = format!("Order failed, it is {}: {}", self.status, self.error);
+        let mut failure = self.error.to_failure(message);
+        if self.error.is("serverInternal") {
+            failure.reason_to_order_again = Some("the CA had an internal error");
+        } else if self.status == Status::Invalid && self.error.is_empty() && are_names_proven {
+            failure.reason_to_order_again = Some(FINISHED_BY_ANOTHER_RUN);
+        }
+        failure
     }
 
     /// Returns where the CSR is sent.
@@ -215,9 +238,8 @@ pub enum Verdict {
     Valid,
     /// The CA has not decided. It may have met a problem and be about to try again (§8.2).
     Pending(Option<Problem>),
-    /// The CA will not accept this authorization any more, for this reason (an empty one if it gives
-    /// none).
-    Failed(Problem),
+    /// The CA will not accept this authorization any more, for this reason.
+    Failed(Failure),
 }
 
 impl Authorization {
@@ -243,8 +265,24 @@ impl Authorization {
             }
             // Pending with a failed challenge; invalid, deactivated, expired or revoked (§7.1.6); or a status
             // that an authorization cannot have.
-            // The problem may be another challenge's, if another client of the same account has tried that.
-            _ => Verdict::Failed(first_problem(self.challenges()).unwrap_or_default()),
+            _ => Verdict::Failed(self.failure()),
+        }
+    }
+
+    /// Returns what the user is told of an authorization that has failed.
+    fn failure(&self) -> Failure {
+        // It may be another challenge's, if another client of the same account has tried that.
+        let problem = first_problem(self.challenges());
+        match (&self.status, problem) {
+            (Status::Pending | Status::Invalid, Some(problem)) => problem.into(),
+            (Status::Pending, None) => {
+                Failure::new("the challenge is invalid, and the CA gives no reason")
+            }
+            (Status::Invalid, None) => {
+                Failure::new("the authorization is invalid, and the CA gives no reason")
+            }
+            // A problem that a challenge has met does not explain these.
+            (status, _) => Failure::new(format!("the authorization is {status}")),
         }
     }
 
@@ -377,8 +415,8 @@ mod tests {
         let pending = authorization("pending").verdict();
         assert!(matches!(pending, Verdict::Pending(None)));
         let failed = authorization("invalid").verdict();
-        let is_told = |problem: &Problem| problem.text("detail") == Some("no TXT record");
-        assert!(matches!(failed, Verdict::Failed(problem) if is_told(&problem)));
+        let is_told = |failure: &Failure| failure.to_string() == "no TXT record";
+        assert!(matches!(failed, Verdict::Failed(failure) if is_told(&failure)));
     }
 
     /// Any JSON, with the words of the RFC more likely than others.

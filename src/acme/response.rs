@@ -6,14 +6,16 @@ use anyhow::{Context, Error, Result, anyhow};
 use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
+use super::link;
 use super::problem::Problem;
 use super::request_error::{ErrorKind, RequestError};
 use super::resources::{AcmeUrl, is_base64url};
 use crate::error::Failure;
+use crate::text::excerpt;
 use crate::time;
 
-/// The longest Retry-After that is believed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// The longest Retry-After that is believed: a hundred years. It keeps absurd numbers from overflowing a date.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How much is shown of a body that is not what it should be, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
@@ -88,20 +90,23 @@ impl Response {
 
     /// Returns where the CA offers the same certificate with another chain (§7.4.2).
     pub fn alternate_urls(&self) -> Vec<AcmeUrl> {
-        let mut urls = Vec::new();
+        self.linked("alternate")
+            .into_iter()
+            .filter_map(|target| AcmeUrl::try_from(target).ok())
+            .collect()
+    }
+
+    /// Returns the targets of the links that have this relation type.
+    fn linked(&self, relation_type: &str) -> Vec<String> {
+        let mut targets = Vec::new();
         for header in self.headers.get_all("Link") {
-            // RFC 8288 §3: `<https://ca.test/a>;rel="alternate", <https://ca.test/b>;rel=up`. Each `<`
-            // begins a link, and its parameters reach to the next.
-            for link in header.to_str().unwrap_or_default().split('<') {
-                if let Some((url, parameters)) = link.split_once('>')
-                    && parameters.split(';').any(is_rel_alternate)
-                    && let Ok(url) = AcmeUrl::try_from(url.to_owned())
-                {
-                    urls.push(url);
+            for link in link::parse(&String::from_utf8_lossy(header.as_bytes())) {
+                if link.has_type(relation_type) {
+                    targets.push(link.target);
                 }
             }
         }
-        urls
+        targets
     }
 
     /// Returns the response itself if its status is a success, and an error otherwise.
@@ -110,22 +115,60 @@ impl Response {
         if status < 300 {
             return Ok(self);
         }
-        let (kind, failure) = match serde_json::from_slice::<Problem>(&self.body) {
-            Ok(problem) => (
-                error_kind(status, &problem),
-                failure_for_status(status, &problem),
-            ),
+        let (kind, mut failure) = match serde_json::from_slice::<Problem>(&self.body) {
+            Ok(problem) => (self.error_kind(&problem), self.failure(&problem)),
             Err(_) => {
                 let message = format!("HTTP {status}, {}", self.describe_body());
-                let no_problem = Problem::default();
-                (error_kind(status, &no_problem), Failure::new(message))
+                (self.error_kind(&Problem::default()), Failure::new(message))
             }
         };
+        failure.http_status = Some(status);
         Err(RequestError {
             kind,
             retry_after: self.retry_after(),
             failure: Box::new(failure),
         })
+    }
+
+    /// Classifies an error status.
+    fn error_kind(&self, problem: &Problem) -> ErrorKind {
+        if problem.is("badNonce") {
+            return ErrorKind::BadNonce;
+        }
+        if problem.is("rateLimited") {
+            // §6.6: with the limit comes when it ends. If the CA does not say so, it does not end by itself.
+            return match self.retry_after() {
+                Some(_) => ErrorKind::TooManyRequests,
+                None => ErrorKind::Permanent,
+            };
+        }
+        match self.status {
+            429 => ErrorKind::TooManyRequests,
+            409 => ErrorKind::WrongState,
+            _ if problem.is("orderNotReady") => ErrorKind::WrongState,
+            500.. => ErrorKind::OutcomeUnknown,
+            _ => ErrorKind::Permanent,
+        }
+    }
+
+    /// Returns what the user is told about an error status with a problem document.
+    fn failure(&self, problem: &Problem) -> Failure {
+        let failure = problem.to_failure(format!("HTTP {}, {problem}", self.status));
+        // §7.3.3: the user has to agree to something on the page that `instance` names.
+        if problem.is("userActionRequired")
+            && let Some(page) = problem.text("instance")
+        {
+            return failure.with_hint(format!("the CA wants you to visit {}", excerpt(page)));
+        }
+        // §6.6: the CA can link to a page about the limit. Otherwise, the hint is when the limit ends.
+        if problem.is("rateLimited")
+            && self.retry_after().is_none()
+            && let Some(page) = self.linked("help").first()
+        {
+            let page = excerpt(page);
+            return failure.with_hint(format!("see {page}, where the CA explains this limit"));
+        }
+        failure
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -143,39 +186,6 @@ impl Response {
             text => format!("a reply that begins `{text}`"),
         }
     }
-}
-
-/// Returns what the user is told about an error status with a problem document.
-fn failure_for_status(status: u16, problem: &Problem) -> Failure {
-    let failure = problem.to_failure(format!("HTTP {status}, {problem}"));
-    // §7.3.3: the user has to agree to something on the page that `instance` names.
-    match problem.text("instance") {
-        Some(page) if problem.is("userActionRequired") => {
-            failure.with_hint(format!("the CA wants you to visit {page}"))
-        }
-        _ => failure,
-    }
-}
-
-/// Classifies an error status.
-fn error_kind(status: u16, problem: &Problem) -> ErrorKind {
-    if problem.is("badNonce") {
-        return ErrorKind::BadNonce;
-    }
-    match status {
-        429 => ErrorKind::TooManyRequests,
-        409 => ErrorKind::WrongState,
-        _ if problem.is("orderNotReady") => ErrorKind::WrongState,
-        500.. => ErrorKind::OutcomeUnknown,
-        _ => ErrorKind::Permanent,
-    }
-}
-
-/// Whether a parameter of a link is `rel=alternate`, in quotes or not. The comma before the next link may
-/// still be there.
-fn is_rel_alternate(parameter: &str) -> bool {
-    let bare = parameter.replace([' ', '"', ','], "");
-    bare.eq_ignore_ascii_case("rel=alternate")
 }
 
 #[cfg(test)]
@@ -218,7 +228,9 @@ mod tests {
     fn retry_after_in_all_its_forms() {
         assert_eq!(asked("0"), Some(0));
         assert_eq!(asked("120"), Some(120));
-        assert_eq!(asked("1000000000"), Some(MAX_RETRY_AFTER.as_secs()));
+        assert_eq!(asked("3974400"), Some(46 * 86_400));
+        let absurd = u64::MAX.to_string();
+        assert_eq!(asked(&absurd), Some(MAX_RETRY_AFTER.as_secs()));
         for nonsense in [
             "",
             "-1",
@@ -232,7 +244,7 @@ mod tests {
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
         let tomorrow = asked(&http_date(&Asn1Time::days_from_now(1).unwrap())).unwrap();
         assert!((86_000..=86_400).contains(&tomorrow), "{tomorrow}");
-        let far = asked(&http_date(&Asn1Time::days_from_now(4000).unwrap()));
+        let far = asked("Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(far, Some(MAX_RETRY_AFTER.as_secs()));
     }
 
@@ -279,6 +291,10 @@ mod tests {
         );
         assert_eq!(kind(409, &problem("conflict")), Some(ErrorKind::WrongState));
         assert_eq!(kind(429, ""), Some(ErrorKind::TooManyRequests));
+        assert_eq!(
+            kind(429, &problem("rateLimited")),
+            Some(ErrorKind::Permanent)
+        );
         assert_eq!(kind(503, "<html>"), Some(ErrorKind::OutcomeUnknown));
     }
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::request_error::ErrorKind;
+use crate::error::Failure;
 
 /// How often a request is sent again because the CA refuses its nonce (§6.5).
 const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow without a pause. The others wait for [`NONCE_PAUSE`].
 const IMMEDIATE_NONCE_RETRIES: u32 = 5;
 const NONCE_PAUSE: Duration = Duration::from_millis(100);
-/// The pause after any other error. It doubles with each error of one call of the client, up to [`MAX_BACKOFF`]. It is shortened
-/// at random by up to half, and the CA can ask for more.
+/// The pause after any other error. It doubles with each such error, up to [`MAX_BACKOFF`]. It is shortened at random
+/// by up to half, and the CA can ask for more.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The time that must be left for another try. With less, the try would end in a timeout that hides the reason that
@@ -24,6 +25,8 @@ pub enum Effect {
     Repeatable,
     /// Harm. First the object must show whether the CA has acted on the request.
     Once,
+    /// No harm. But the caller has another request, which is more likely to succeed if the outcome is unknown.
+    Optional,
 }
 
 /// What to do next.
@@ -31,10 +34,12 @@ pub enum Effect {
 pub enum Decision {
     /// Send the request again with another nonce, after a pause that may be zero.
     TryAnotherNonce(Duration),
-    /// Send the request again after the pause.
+    /// Send the request again after a pause that may be zero.
     TryAgain(Duration),
-    /// Look at the object after the pause: it shows whether the CA has acted.
+    /// Look at the object after a pause that may be zero: it shows whether the CA has acted.
     LookAtObject(Duration),
+    /// Tell the caller that the outcome is unknown.
+    LeaveToCaller,
     /// Stop trying.
     GiveUp(Reason),
 }
@@ -50,11 +55,18 @@ pub enum Reason {
     ComeBackAfter(Duration),
 }
 
-/// The tries of one request so far.
+/// The tries of one request so far. Pauses grow from one to the next, also if the caller looks at the object between
+/// them.
 pub struct Retries {
     effect: Effect,
     nonce_retries: u32,
     backoff: Duration,
+    /// How long the CA asks to wait before the object is looked at again.
+    pub poll_after: Duration,
+    /// Whether a connection was lost. If so, the next tries get a new one.
+    pub connection_was_lost: bool,
+    /// The last error that the CA has answered.
+    pub last_answer: Option<Failure>,
 }
 
 impl Retries {
@@ -64,6 +76,9 @@ impl Retries {
             effect,
             nonce_retries: 0,
             backoff: FIRST_BACKOFF,
+            poll_after: Duration::ZERO,
+            connection_was_lost: false,
+            last_answer: None,
         }
     }
 
@@ -83,38 +98,45 @@ impl Retries {
         // The decision, which only lacks the pause.
         let next_step = match (kind, self.effect) {
             (ErrorKind::BadNonce | ErrorKind::Permanent, _)
-            | (ErrorKind::WrongState, Effect::Repeatable) => {
+            | (ErrorKind::WrongState, Effect::Repeatable | Effect::Optional) => {
                 return give_up(Reason::WouldFailAgain, retry_after);
             }
+            (ErrorKind::OutcomeUnknown, Effect::Optional) => return Decision::LeaveToCaller,
+            (ErrorKind::ConnectionLost, Effect::Optional) if self.connection_was_lost => {
+                return Decision::LeaveToCaller;
+            }
             // The CA has not acted, or acting twice does no harm.
-            (ErrorKind::TooManyRequests, _) | (ErrorKind::OutcomeUnknown, Effect::Repeatable) => {
+            (ErrorKind::TooManyRequests, _)
+            | (ErrorKind::OutcomeUnknown, Effect::Repeatable)
+            | (ErrorKind::ConnectionLost, Effect::Repeatable | Effect::Optional) => {
                 Decision::TryAgain
             }
             // The CA may have acted.
-            (ErrorKind::WrongState | ErrorKind::OutcomeUnknown, Effect::Once) => {
-                Decision::LookAtObject
-            }
+            (
+                ErrorKind::WrongState | ErrorKind::OutcomeUnknown | ErrorKind::ConnectionLost,
+                Effect::Once,
+            ) => Decision::LookAtObject,
         };
-        match self.next_pause(retry_after, remaining, random) {
-            Some(pause) => next_step(pause),
-            None => give_up(Reason::NoTimeLeft, retry_after),
+        let pause = self
+            .own_pause(kind, random)
+            .max(retry_after.unwrap_or_default())
+            .max(self.poll_after);
+        if pause + MIN_TRY_TIME < remaining {
+            next_step(pause)
+        } else {
+            give_up(Reason::NoTimeLeft, retry_after)
         }
     }
 
-    /// Returns the pause before the next try, unless there is no time left for both.
-    fn next_pause(
-        &mut self,
-        retry_after: Option<Duration>,
-        remaining: Duration,
-        random: u8,
-    ) -> Option<Duration> {
-        let pause = with_jitter(self.backoff, random).max(retry_after.unwrap_or_default());
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        if pause + MIN_TRY_TIME < remaining {
-            Some(pause)
-        } else {
-            None
+    /// Returns the pause before the next step, if the CA does not ask for a longer one.
+    fn own_pause(&mut self, kind: ErrorKind, random: u8) -> Duration {
+        if kind == ErrorKind::ConnectionLost && !self.connection_was_lost {
+            self.connection_was_lost = true;
+            return Duration::ZERO;
         }
+        let pause = with_jitter(self.backoff, random);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        pause
     }
 
     fn nonce_pause(&self) -> Duration {
@@ -152,9 +174,11 @@ mod tests {
 
     #[test]
     fn what_follows_the_first_error() {
-        use Decision::{GiveUp, LookAtObject, TryAgain, TryAnotherNonce};
-        use Effect::{Once, Repeatable};
-        use ErrorKind::{BadNonce, OutcomeUnknown, Permanent, TooManyRequests, WrongState};
+        use Decision::{GiveUp, LeaveToCaller, LookAtObject, TryAgain, TryAnotherNonce};
+        use Effect::{Once, Optional, Repeatable};
+        use ErrorKind::{
+            BadNonce, ConnectionLost, OutcomeUnknown, Permanent, TooManyRequests, WrongState,
+        };
         use Reason::{ComeBackAfter, NoTimeLeft, WouldFailAgain};
 
         let asked = |count| Some(seconds(count));
@@ -194,6 +218,14 @@ mod tests {
                 seconds(1),
                 GiveUp(NoTimeLeft),
             ),
+            (ConnectionLost, Repeatable, None, LONG, TryAgain(seconds(0))),
+            (ConnectionLost, Once, None, LONG, LookAtObject(seconds(0))),
+            (ConnectionLost, Once, None, seconds(0), GiveUp(NoTimeLeft)),
+            (ConnectionLost, Optional, None, LONG, TryAgain(seconds(0))),
+            (OutcomeUnknown, Optional, None, LONG, LeaveToCaller),
+            (OutcomeUnknown, Optional, asked(9), LONG, LeaveToCaller),
+            (TooManyRequests, Optional, None, LONG, TryAgain(seconds(1))),
+            (WrongState, Optional, None, LONG, GiveUp(WouldFailAgain)),
             (WrongState, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
             (WrongState, Once, asked(3), LONG, LookAtObject(seconds(3))),
             (Permanent, Repeatable, None, LONG, GiveUp(WouldFailAgain)),
@@ -221,6 +253,37 @@ mod tests {
         }
         let shortest = retries.decide(ErrorKind::OutcomeUnknown, None, LONG, 0);
         assert_eq!(shortest, Decision::TryAgain(seconds(30)));
+    }
+
+    #[test]
+    fn only_the_first_lost_connection_needs_no_pause() {
+        let mut retries = Retries::new(Effect::Once);
+        for expected in [0, 1, 2] {
+            let decision = retries.decide(ErrorKind::ConnectionLost, None, LONG, u8::MAX);
+            assert_eq!(decision, Decision::LookAtObject(seconds(expected)));
+            assert!(retries.connection_was_lost);
+        }
+    }
+
+    #[test]
+    fn an_optional_request_whose_connection_is_lost_twice_is_left_to_the_caller() {
+        let mut retries = Retries::new(Effect::Optional);
+        for expected in [Decision::TryAgain(seconds(0)), Decision::LeaveToCaller] {
+            let decision = retries.decide(ErrorKind::ConnectionLost, None, LONG, 0);
+            assert_eq!(decision, expected);
+        }
+    }
+
+    #[test]
+    fn the_object_is_not_looked_at_sooner_than_asked() {
+        let mut retries = Retries::new(Effect::Once);
+        retries.poll_after = seconds(7);
+        let mut decide = |remaining| {
+            let kind = ErrorKind::ConnectionLost;
+            retries.decide(kind, None, remaining, u8::MAX)
+        };
+        assert_eq!(decide(LONG), Decision::LookAtObject(seconds(7)));
+        assert_eq!(decide(seconds(7)), Decision::GiveUp(Reason::NoTimeLeft));
     }
 
     #[test]

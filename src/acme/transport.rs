@@ -1,5 +1,6 @@
 //! One request over the network, and one response or one error. Nothing is tried again here.
 
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Request<'a> {
     pub url: &'a AcmeUrl,
     /// The body of a signed request.
     pub jws: Option<&'a Jws>,
+    /// Whether it gets a new connection: idle ones may be dead.
+    pub needs_new_connection: bool,
 }
 
 impl Request<'_> {
@@ -130,11 +133,15 @@ impl Transport {
     ) -> Result<Response, ureq::Error> {
         let exchange = Exchange::with_the_ca(request.purpose, &http_request, request.jws);
         let timeout = REQUEST_TIMEOUT.min(deadline.remaining()).max(MIN_TIMEOUT);
-        let configured = self
+        let mut config = self
             .0
             .configure_request(http_request)
-            .timeout_global(Some(timeout))
-            .build();
+            .timeout_global(Some(timeout));
+        if request.needs_new_connection {
+            // Any idle connection is too old.
+            config = config.max_idle_age(Duration::ZERO);
+        }
+        let configured = config.build();
         let result = self.0.run(configured).and_then(read_response);
         if let Some(exchange) = exchange {
             exchange.end(result.as_ref());
@@ -184,12 +191,19 @@ fn request_error(error: ureq::Error) -> RequestError {
         ureq::Error::BodyExceedsLimit(_)
         | ureq::Error::ConnectProxyFailed(_)
         | ureq::Error::BadUri(_) => (ErrorKind::Permanent, Failure::new(error.to_string())),
-        ureq::Error::Io(cause) => (
-            ErrorKind::OutcomeUnknown,
-            Failure::new(format!("the connection failed: {cause}")),
-        ),
+        ureq::Error::Io(cause) => {
+            let kind = if is_end_of_connection(&cause) {
+                ErrorKind::ConnectionLost
+            } else {
+                ErrorKind::OutcomeUnknown
+            };
+            (
+                kind,
+                Failure::new(format!("the connection failed: {cause}")),
+            )
+        }
         ureq::Error::Timeout(_) => (ErrorKind::OutcomeUnknown, Failure::new("no answer in time")),
-        // An unknown host, a response that is cut off or is not HTTP, and whatever else ureq may meet.
+        // An unknown host, a response that is not HTTP, and whatever else ureq may meet.
         other => (ErrorKind::OutcomeUnknown, Failure::new(other.to_string())),
     };
     RequestError {
@@ -197,4 +211,15 @@ fn request_error(error: ureq::Error) -> RequestError {
         failure: Box::new(failure),
         retry_after: None,
     }
+}
+
+/// Whether a connection that was open has ended.
+fn is_end_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }

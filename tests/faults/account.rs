@@ -78,6 +78,37 @@ Certificate signed!
 }
 
 #[test]
+fn account_that_is_not_valid_is_an_error() {
+    let deactivated = |reply: &mut Reply, _| {
+        reply.status = 200;
+        reply.edit(|account| account["status"] = json!("deactivated"));
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newAccount", deactivated));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+error: the account https://localhost:[PORT]/account/1 is deactivated
+hint: make another account key, which gets an account of its own
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 0);
+}
+
+#[test]
+fn account_without_a_status_is_taken_for_valid() {
+    for body in ["{}", r#"{"status": null}"#, ""] {
+        let strip = move |reply: &mut Reply, _| reply.body = body.as_bytes().to_vec();
+        Setup::with_fake_ca(|ca| ca.tamper("newAccount", strip))
+            .issues()
+            .issued();
+    }
+}
+
+#[test]
 fn refused_contact_is_an_error() {
     let setup = Setup::with_fake_ca(|ca| {
         let ca = ca.tamper("newAccount", |reply, _| reply.status = 200);

@@ -1,5 +1,7 @@
 //! The chain that the CA delivers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use openssl::x509::X509;
 
 use crate::support::fake_ca::{Leaf, ec_key, public};
@@ -201,9 +203,16 @@ fn text_around_certificates_is_left_out() {
         .check("text is in the output", !outcome.stdout.contains("text"));
 }
 
+/// Another run of the account was handed the same order, and has finished it.
 #[test]
-fn certificate_for_another_key_is_refused() {
-    issuing(|leaf| leaf.key = public(&ec_key())).fails(str![[r#"
+fn certificate_for_another_key_leads_to_a_second_order() {
+    let is_first = AtomicBool::new(true);
+    let setup = issuing(move |leaf| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            leaf.key = public(&ec_key());
+        }
+    });
+    setup.issues().stderr_is(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -221,9 +230,94 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
+Ordering again, because another run of this account may have finished the order: order https://localhost:[PORT]/order/1: the certificate is for another key than the CSR's
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
+Certificate signed!
+
+"#]]);
+    for (resource, count) in [
+        ("newAccount", 1),
+        ("newOrder", 2),
+        ("finalize", 2),
+        ("certificate", 2),
+    ] {
+        assert_eq!(setup.ca.count(resource), count, "{resource}");
+    }
+}
+
+/// Two runs of one account are handed the same order at the same time, one for an RSA key and one for an ECDSA key.
+#[test]
+fn two_runs_with_one_order_get_a_certificate_each() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.sharing_orders().tamper("newOrder", |reply, count| {
+            if count == 0 {
+                // No run goes on before both have the order.
+                reply.wire = Wire::Behind(1);
+            }
+        })
+    });
+    key(&setup.path("rsa.key"), "RSA:2048");
+    let names = ["a.test", "b.test", "c.test"];
+    csr(&setup.path("rsa.csr"), &setup.path("rsa.key"), "/", &names);
+    let rsa_run = setup.getcrt().args(&["--csr", "rsa.csr"]).start();
+    let ecdsa_run = setup.getcrt().start();
+    let outcomes = [rsa_run.outcome(), ecdsa_run.outcome()];
+    let mut second_orders = 0;
+    for outcome in &outcomes {
+        outcome.delivers();
+        setup.nothing_is_left(outcome);
+        second_orders += outcome.stderr.matches("\nOrdering again, because ").count();
+    }
+    assert_eq!(second_orders, 1, "{}\n{}", outcomes[0], outcomes[1]);
+    assert_eq!(setup.ca.count("newOrder"), 3);
+}
+
+#[test]
+fn second_certificate_for_another_key_is_refused() {
+    let setup = issuing(|leaf| leaf.key = public(&ec_key()));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Ordering again, because another run of this account may have finished the order: order https://localhost:[PORT]/order/1: the certificate is for another key than the CSR's
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
 error: order https://localhost:[PORT]/order/1: the certificate is for another key than the CSR's
 
 "#]]);
+    assert_eq!(setup.ca.count("newOrder"), 2);
+    assert_eq!(setup.ca.count("finalize"), 2);
 }
 
 #[test]

@@ -490,7 +490,7 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
+error: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);
@@ -510,7 +510,7 @@ fn quiet_loses_no_certificate() {
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
+error: the certificate was issued, but cannot be written: stdout: No space left on device (os error 28)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);
@@ -549,7 +549,7 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Bad file descriptor (os error 9)
+error: the certificate was issued, but cannot be written: stdout: Bad file descriptor (os error 9)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);
@@ -584,7 +584,7 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: stdout: Broken pipe (os error 32)
+error: the certificate was issued, but cannot be written: stdout: Broken pipe (os error 32)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);
@@ -675,7 +675,7 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: order https://localhost:[PORT]/my-order/[ID]: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
+error: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);

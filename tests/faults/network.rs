@@ -1,5 +1,6 @@
 //! The network: connections, trust, rate limits and pauses.
 
+use openssl::asn1::Asn1Time;
 use snapbox::data::Inline;
 
 use crate::support::is_skipped_without_mounts;
@@ -32,12 +33,12 @@ fn with_first_reply(resource: &'static str, wire: Wire) -> Setup<FakeCa> {
 }
 
 /// A CA that is too busy for the first two requests for `resource`. It answers one with a web page, and the other
-/// with a problem document.
+/// with a problem document that does not call this a rate limit.
 fn with_busy_ca(resource: &'static str) -> Setup<FakeCa> {
     Setup::with_fake_ca(|ca| {
         ca.tamper(resource, |reply, count| match count {
             0 => reply.replace(503, "<html>Service Unavailable</html>"),
-            1 => reply.problem(429, "rateLimited", "slow down"),
+            1 => reply.problem(429, "serverInternal", "slow down"),
             _ => {}
         })
     })
@@ -47,11 +48,53 @@ fn with_busy_ca(resource: &'static str) -> Setup<FakeCa> {
 fn lost_replies_are_survived() {
     // The CA would note a violation if what must happen once happened twice.
     for resource in RESOURCES {
-        with_first_reply(resource, Wire::Close)
-            .issues()
-            .says("warning: https://localhost:")
-            .says("the connection failed");
+        with_first_reply(resource, Wire::Close).issues().issued();
     }
+}
+
+#[test]
+fn connections_that_are_lost_after_each_reply_cost_no_pause() {
+    let last = |reply: &mut Reply, _| reply.wire = Wire::Last;
+    // A pause would be announced by a warning.
+    Setup::with_fake_ca(|ca| ca.tamper_all(&RESOURCES, last))
+        .issues()
+        .issued();
+}
+
+#[test]
+fn second_loss_of_one_request_is_followed_by_a_pause() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("newOrder", |reply, count| {
+            if count < 2 {
+                reply.wire = Wire::Close;
+            }
+        })
+    });
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+warning: https://localhost:[PORT]/new-order: the connection failed: unexpected end of file; trying again in [SECONDS] s
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
+Certificate signed!
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 3);
 }
 
 #[test]
@@ -67,7 +110,6 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-warning: https://localhost:[PORT]/new-order: the connection failed: unexpected end of file; trying again in [SECONDS] s
 Order created!
 Verifying a.test...
 Verifying b.test...
@@ -105,7 +147,6 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -186,7 +227,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 warning: https://localhost:[PORT]/new-order: HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in [SECONDS] s
-warning: https://localhost:[PORT]/new-order: HTTP 429, slow down (urn:ietf:params:acme:error:rateLimited); trying again in [SECONDS] s
+warning: https://localhost:[PORT]/new-order: HTTP 429, slow down (urn:ietf:params:acme:error:serverInternal); trying again in [SECONDS] s
 Order created!
 Verifying a.test...
 Verifying b.test...
@@ -210,7 +251,7 @@ Certificate signed!
         with_busy_ca(resource)
             .issues()
             .says("HTTP 503, a reply that begins `<html>Service Unavailable</html>`; trying again in ")
-            .says("HTTP 429, slow down (urn:ietf:params:acme:error:rateLimited); trying again in ");
+            .says("HTTP 429, slow down (urn:ietf:params:acme:error:serverInternal); trying again in ");
     }
 }
 
@@ -236,6 +277,74 @@ hint: the CA asks to come back after [TIME]
 
 "#]]);
     assert_eq!(setup.ca.count("newOrder"), 1);
+}
+
+/// Only a person can lift such a limit, at the page that the CA links to.
+#[test]
+fn rate_limit_without_an_end_is_final() {
+    let pause = |reply: &mut Reply, _| {
+        reply.problem(429, "rateLimited", "this account is paused");
+        let links =
+            "<https://ca.test/directory>;rel=index, <https://ca.test/unpause?jwt=x>;rel=\"help\"";
+        reply.header("Link", links);
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", pause));
+    setup.run_fails(setup.getcrt().args(&["--timeout", "8"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 429, this account is paused (urn:ietf:params:acme:error:rateLimited)
+hint: see https://ca.test/unpause?jwt=x, where the CA explains this limit
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 1);
+}
+
+#[test]
+fn rate_limit_is_waited_for_as_long_as_the_ca_asks() {
+    let limit = |reply: &mut Reply, count| {
+        if count == 0 {
+            reply.problem(403, "rateLimited", "slow down");
+            reply.header("Retry-After", "1");
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", limit));
+    setup
+        .issues()
+        .says("slow down (urn:ietf:params:acme:error:rateLimited); trying again in ");
+    assert_eq!(setup.ca.count("newOrder"), 2);
+}
+
+#[test]
+fn date_to_come_back_is_that_of_the_ca() {
+    let limit = |reply: &mut Reply, _| {
+        reply.problem(429, "rateLimited", "too many certificates");
+        reply.header("Retry-After", &(46 * 86_400).to_string());
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", limit));
+    // The run may see the date change.
+    let before = in_46_days();
+    let outcome = setup.fails_with("too many certificates");
+    let hint = outcome.stderr.lines().last().unwrap();
+    let shown = |day: &[String; 2]| hint.contains(&day[0]) && hint.ends_with(&day[1]);
+    outcome.check(
+        "the date is another",
+        shown(&before) || shown(&in_46_days()),
+    );
+}
+
+/// The day as OpenSSL prints it: ` Jan  9 `, and ` 2027 GMT`.
+fn in_46_days() -> [String; 2] {
+    let moment = Asn1Time::days_from_now(46).unwrap().to_string();
+    let (day, time_and_year) = moment.split_at("Jan  9".len());
+    let (_, year) = time_and_year.split_at(" 08:49:37".len());
+    [format!(" {day} "), year.to_owned()]
 }
 
 #[test]
@@ -464,7 +573,6 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/order/1: the connection failed: Peer disconnected; trying again in [SECONDS] s
 a.test verified!
 b.test verified!
 c.test verified!
@@ -491,7 +599,6 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/order/1: the connection failed: Peer disconnected; trying again in [SECONDS] s
 a.test verified!
 b.test verified!
 c.test verified!

@@ -125,7 +125,8 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: cannot create the order: no time left (--timeout) for https://localhost:[PORT]/new-order
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, stale (urn:ietf:params:acme:error:badNonce)
+hint: no time was left (--timeout) for another try
 
 "#]],
     );

@@ -134,6 +134,57 @@ error: order https://localhost:[PORT]/order/1: it is pending, and the CA names n
 }
 
 #[test]
+fn order_that_is_born_invalid_is_an_error() {
+    let born_invalid = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            order["status"] = json!("invalid");
+            order["error"] = caa_error();
+        })
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", born_invalid));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+
+"#]]);
+    assert_eq!(setup.ca.count("authorization"), 0);
+}
+
+#[test]
+fn order_with_more_authorizations_than_names_is_refused() {
+    let list_more = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            let more = (3..8000).map(|i| json!(format!("https://localhost:1/authorization/{i}")));
+            order["authorizations"].as_array_mut().unwrap().extend(more);
+        });
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", list_more));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+error: order https://localhost:[PORT]/order/1: the CA lists more authorizations than the CSR has names (3)
+
+"#]]);
+    assert_eq!(setup.ca.count("authorization"), 0);
+}
+
+#[test]
 fn authorization_listed_twice_is_read_once() {
     let list_twice = |reply: &mut Reply, _| {
         reply.edit(|order| {
@@ -293,6 +344,37 @@ fn order_that_lags_behind_its_authorizations_is_waited_for() {
     setup.issues().issued();
 }
 
+/// Lets the order have `status` instead of `awaited` for three seconds, from the first time that it has that.
+fn delay(ca: FakeCaBuilder, awaited: &'static str, status: &'static str) -> FakeCaBuilder {
+    let first_seen = OnceLock::new();
+    ca.tamper("order", move |reply, _| {
+        reply.edit(|order| {
+            if order["status"] == awaited {
+                let since = first_seen.get_or_init(Instant::now);
+                if since.elapsed() < Duration::from_secs(3) {
+                    order["status"] = json!(status);
+                }
+            }
+        })
+    })
+}
+
+/// At most four polls a second: one at once, those of three seconds, and the one that sees the end. The other wait
+/// of the run takes one poll.
+#[test]
+fn order_is_polled_four_times_a_second_at_most() {
+    let most = 1 + 3 * 4 + 1 + 1;
+    let setup = Setup::with_fake_ca(|ca| delay(ca, "ready", "pending"));
+    setup.issues().issued();
+    let polls = setup.ca.count("order");
+    assert!((3..=most).contains(&polls), "{polls}");
+
+    let setup = Setup::with_fake_ca(|ca| delay(ca, "valid", "processing"));
+    setup.issues().issued();
+    let polls = setup.ca.count("order");
+    assert!((3..=most).contains(&polls), "{polls}");
+}
+
 #[test]
 fn long_wait_for_the_order_is_reported() {
     let all_valid = OnceLock::new();
@@ -406,7 +488,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
 
 "#]]);
 }
@@ -439,7 +521,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: CAA forbids it (urn:ietf:params:acme:error:caa): https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa): https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
 
 "#]]);
 }
@@ -480,7 +562,45 @@ error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize
 hint: no time was left (--timeout) for another try
 
 "#]]);
-    assert!(setup.ca.count("finalize") > 1);
+    // The pauses are at least half a second, one, two and four seconds.
+    let posted = setup.ca.count("finalize");
+    assert!((2..=5).contains(&posted), "{posted}");
+}
+
+/// What the CA has said of the CSR explains more than that the order cannot be read in time.
+#[test]
+fn finalize_error_is_shown_at_the_deadline() {
+    let busy = |reply: &mut Reply, _| reply.problem(500, "serverInternal", "out of order");
+    let hang = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.wire = Wire::Hang;
+        }
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("finalize", busy).tamper("order", hang));
+    setup.run_fails(setup.getcrt().args(&["--timeout", "8"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+hint: no time was left (--timeout) for another try
+
+"#]]);
+    assert_eq!(setup.ca.count("finalize"), 1);
 }
 
 #[test]
@@ -556,12 +676,45 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: the CA gives no reason
-  a.test: the CA gives no reason
-  b.test: the CA gives no reason
-  c.test: the CA gives no reason
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: the authorization is invalid, and the CA gives no reason
+  a.test: the authorization is invalid, and the CA gives no reason
+  b.test: the authorization is invalid, and the CA gives no reason
+  c.test: the authorization is invalid, and the CA gives no reason
 
 "#]]);
+}
+
+/// The statuses of RFC 8555 §7.1.6, and one of the CA's own. There is a reason for none.
+#[test]
+fn status_of_an_authorization_is_the_reason_if_there_is_no_other() {
+    for (status, reason) in [
+        (
+            "invalid",
+            "the authorization is invalid, and the CA gives no reason",
+        ),
+        ("deactivated", "the authorization is deactivated"),
+        ("expired", "the authorization is expired"),
+        ("revoked", "the authorization is revoked"),
+        ("on-hold", "the authorization is on-hold"),
+    ] {
+        let end = move |reply: &mut Reply, _| {
+            reply.edit(|authorization| authorization["status"] = json!(status));
+        };
+        let setup = Setup::with_fake_ca(|ca| ca.tamper("authorization", end));
+        let outcome = setup.fails_with("Challenge did not pass for a.test, b.test, c.test: ");
+        outcome.says(&format!("\n  a.test: {reason}\n"));
+        assert_eq!(setup.ca.count("challenge"), 0);
+    }
+}
+
+#[test]
+fn invalid_challenge_without_a_reason_is_told() {
+    let end = move |reply: &mut Reply, _| {
+        reply.edit(|authorization| authorization["challenges"][1]["status"] = json!("invalid"));
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("authorization", end));
+    let outcome = setup.fails_with("Challenge did not pass for a.test, b.test, c.test: ");
+    outcome.says("\n  a.test: the challenge is invalid, and the CA gives no reason\n");
 }
 
 #[test]
@@ -584,9 +737,123 @@ Verifying c.test...
 a.test verified!
 b.test verified!
 c.test verified!
-error: order https://localhost:[PORT]/order/1: Order failed, it is Invalid: the CA gives no reason
+Ordering again, because another run of this account may have finished the order: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason
 
 "#]]);
+}
+
+/// The first order turns invalid when its certificate is awaited, with this error if it is no null.
+fn failing_once(error: Value) -> Setup<FakeCa> {
+    let has_failed = OnceLock::new();
+    Setup::with_fake_ca(|ca| {
+        ca.tamper("order", move |reply, _| {
+            reply.edit(|order| {
+                if order["status"] == "valid" && has_failed.set(()).is_ok() {
+                    order["status"] = json!("invalid");
+                    order["error"] = error.clone();
+                }
+            })
+        })
+    })
+}
+
+#[test]
+fn order_that_fails_by_an_internal_error_leads_to_a_second_one() {
+    let setup = failing_once(json!({
+        "type": "urn:ietf:params:acme:error:serverInternal", "detail": "out of order",
+    }));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Ordering again, because the CA had an internal error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: out of order (urn:ietf:params:acme:error:serverInternal)
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
+Certificate signed!
+
+"#]]);
+    assert_eq!(setup.ca.count("newOrder"), 2);
+    assert_eq!(setup.ca.count("finalize"), 2);
+}
+
+/// As if another run had finished it.
+#[test]
+fn proven_order_that_fails_without_a_reason_leads_to_a_second_one() {
+    for error in [Value::Null, json!({})] {
+        let setup = failing_once(error);
+        setup.issues().says(
+            "\nOrdering again, because another run of this account may have finished the order: ",
+        );
+        assert_eq!(setup.ca.count("newOrder"), 2);
+    }
+}
+
+#[test]
+fn order_that_fails_for_a_reason_is_final() {
+    let setup = failing_once(caa_error());
+    setup.fails_with("Order failed, it is invalid: CAA forbids it");
+    assert_eq!(setup.ca.count("newOrder"), 1);
+}
+
+#[test]
+fn second_order_that_fails_by_an_internal_error_is_final() {
+    let fail = |reply: &mut Reply, _| {
+        reply.edit(|order| {
+            order["status"] = json!("invalid");
+            order["error"] = json!({"type": "urn:ietf:params:acme:error:serverInternal"});
+        })
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("order", fail));
+    setup.fails_with("Order failed, it is invalid: urn:ietf:params:acme:error:serverInternal");
+    assert_eq!(setup.ca.count("newOrder"), 2);
+}
+
+/// The CA gives up before it has decided about the names, and says nothing. A second order would go the same way.
+#[test]
+fn unproven_order_that_fails_without_a_reason_is_final() {
+    let undecided = |reply: &mut Reply, _| {
+        reply.edit(|authorization| {
+            authorization["status"] = json!("pending");
+            authorization["challenges"][1]["status"] = json!("pending");
+        })
+    };
+    let fail = |reply: &mut Reply, _| reply.edit(|order| order["status"] = json!("invalid"));
+    let setup =
+        Setup::with_fake_ca(|ca| ca.tamper("authorization", undecided).tamper("order", fail));
+    setup.fails_with("Order failed, it is invalid: the CA gives no reason");
+    assert_eq!(setup.ca.count("newOrder"), 1);
 }
 
 #[test]

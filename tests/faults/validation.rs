@@ -399,8 +399,6 @@ Verifying b.test...
 Verifying c.test...
 warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
 ...
-Waiting for the CA to take the challenge for [..].test, [SECONDS] s so far...
-...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
   [..].test: the connection failed: unexpected end of file
 ...
@@ -410,7 +408,76 @@ hint: no time was left (--timeout) for another try
     setup.no_file_is_left(&outcome);
 }
 
-/// What was wrong explains more than that there is no time to look again.
+#[test]
+fn challenge_that_meets_errors_is_submitted_less_and_less_often() {
+    let setup = Setup::with_fake_ca(|ca| {
+        let ca = ca.tamper("challenge", |reply, _| {
+            reply.problem(500, "serverInternal", "out of order")
+        });
+        ca.tamper("authorization", |reply, _| unheard(reply))
+    });
+    setup.csr("/", &["a.test"]);
+    let outcome = setup.getcrt().args(&["--timeout", "8"]).outcome();
+    outcome.failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+  a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+hint: no time was left (--timeout) for another try
+
+"#]]);
+    setup.no_file_is_left(&outcome);
+    // The pauses are at least half a second, one, two and four seconds.
+    let posted = setup.ca.count("challenge");
+    assert!((2..=5).contains(&posted), "{posted}");
+}
+
+/// What the CA has said of the challenge explains more than that the authorization cannot be read in time.
+#[test]
+fn challenge_error_is_shown_at_the_deadline() {
+    let busy = |reply: &mut Reply, _| reply.problem(500, "serverInternal", "out of order");
+    let hang = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.wire = Wire::Hang;
+        }
+    };
+    let setup =
+        Setup::with_fake_ca(|ca| ca.tamper("challenge", busy).tamper("authorization", hang));
+    setup.csr("/", &["a.test"]);
+    setup.run_fails(setup.getcrt().args(&["--timeout", "8"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+  a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
+hint: no time was left (--timeout) for another try
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 1);
+}
+
+/// The CA asks for a pause before the next look that is longer than the time that is left.
 #[test]
 fn lost_challenge_shows_its_reason_at_the_deadline() {
     let setup = Setup::with_fake_ca(|ca| {
@@ -435,10 +502,6 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
-...
-Waiting for the CA to take the challenge for [..].test, [SECONDS] s so far...
-...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
   [..].test: the connection failed: unexpected end of file
 ...
@@ -483,8 +546,6 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
-...
 a.test verified!
 b.test verified!
 c.test verified!
@@ -522,8 +583,6 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
-...
 error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
 
 "#]]);

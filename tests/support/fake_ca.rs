@@ -55,6 +55,9 @@ pub enum Wire {
     Behind(usize),
     /// It arrives as from a server of HTTP/1.0: its end is the end of the connection.
     Closing,
+    /// It arrives without a word about the end of the connection, which is closed when the next request comes. That
+    /// request is lost.
+    Last,
     /// The connection is closed in its place.
     Close,
     /// Nothing comes, and the connection stays open.
@@ -134,6 +137,7 @@ pub struct FakeCaBuilder {
     tls: TamperLeaf,
     refused_nonces: Option<usize>,
     first_token: usize,
+    shares_orders: bool,
 }
 
 impl FakeCaBuilder {
@@ -175,6 +179,13 @@ impl FakeCaBuilder {
     /// Every n-th signed request is refused for its nonce, and not acted upon.
     pub fn refusing_nonces(mut self, every: usize) -> FakeCaBuilder {
         self.refused_nonces = Some(every);
+        self
+    }
+
+    /// All names are proven from the start, and an order that is not finalized yet is handed to every run. Only the
+    /// first CSR counts. (Boulder does this.)
+    pub fn sharing_orders(mut self) -> FakeCaBuilder {
+        self.shares_orders = true;
         self
     }
 
@@ -250,6 +261,7 @@ impl FakeCa {
             tls: Box::new(|_| ()),
             refused_nonces: None,
             first_token: 0,
+            shares_orders: false,
         }
     }
 
@@ -339,6 +351,13 @@ impl Setup<FakeCa> {
     }
 }
 
+/// What becomes of an order after its names are proven.
+#[derive(Default)]
+struct Order {
+    csr: Option<Vec<u8>>,
+    reads_since_finalize: usize,
+}
+
 struct Request {
     resource: &'static str,
     path: String,
@@ -358,8 +377,8 @@ struct State {
     /// The status of each identifier's authorization.
     statuses: Vec<&'static str>,
     told: BTreeSet<usize>,
-    csr: Option<Vec<u8>>,
-    order_reads_since_finalize: usize,
+    /// The first one is at `/order/1`, and so on.
+    orders: Vec<Order>,
     requests: Vec<Request>,
     signatures: Vec<String>,
     answered: HashMap<&'static str, Vec<String>>,
@@ -385,8 +404,7 @@ impl State {
             identifiers: Vec::new(),
             statuses: Vec::new(),
             told: BTreeSet::new(),
-            csr: None,
-            order_reads_since_finalize: 0,
+            orders: Vec::new(),
             requests: Vec::new(),
             signatures: Vec::new(),
             answered: HashMap::new(),
@@ -485,7 +503,7 @@ impl State {
                 .min(MAX_POLL_WAIT)
                 .saturating_sub(Duration::from_millis(20));
             let path = if resource == "finalize" {
-                "/order/1".to_owned()
+                head.path.replace("finalize", "order")
             } else {
                 head.path.clone()
             };
@@ -636,16 +654,15 @@ impl State {
                 if !payload.as_object().is_some_and(is_known) || self.identifiers.is_empty() {
                     self.note(format!("newOrder of {payload}"));
                 }
-                self.statuses = vec!["pending"; self.identifiers.len()];
-                self.told.clear();
-                self.csr = None;
-                let mut reply = Reply::json(201, self.order());
-                reply.header("Location", &at("/order/1"));
+                let number = self.new_order();
+                let mut reply = Reply::json(201, self.order(number));
+                reply.header("Location", &at(&format!("/order/{number}")));
                 reply
             }
             "order" => {
-                self.order_reads_since_finalize += usize::from(self.csr.is_some());
-                Reply::json(200, self.order())
+                let order = &mut self.orders[index - 1];
+                order.reads_since_finalize += usize::from(order.csr.is_some());
+                Reply::json(200, self.order(index))
             }
             "authorization" => Reply::json(200, self.authorization(index)),
             "challenge" => {
@@ -666,15 +683,23 @@ impl State {
                 if self.statuses.iter().any(|status| *status != "valid") {
                     self.note("finalize before the order is ready");
                 }
-                if self.csr.is_some() {
+                let is_finalized = self.orders[index - 1].csr.is_some();
+                if is_finalized && self.setup.shares_orders {
+                    let mut refusal = Reply::json(200, Value::Null);
+                    refusal.problem(403, "orderNotReady", "the order is finalized");
+                    return refusal;
+                }
+                if is_finalized {
                     self.note("the CSR was sent again");
                 }
-                self.csr = BASE64URL
-                    .decode(payload["csr"].as_str().unwrap_or("!"))
-                    .ok();
-                self.order_reads_since_finalize = 0;
-                let mut reply = Reply::json(200, self.order());
-                reply.header("Location", &at("/order/1"));
+                self.orders[index - 1] = Order {
+                    csr: BASE64URL
+                        .decode(payload["csr"].as_str().unwrap_or("!"))
+                        .ok(),
+                    reads_since_finalize: 0,
+                };
+                let mut reply = Reply::json(200, self.order(index));
+                reply.header("Location", &at(&format!("/order/{index}")));
                 reply
             }
             "certificate" => {
@@ -682,7 +707,7 @@ impl State {
                     "Content-Type",
                     "application/pem-certificate-chain".to_owned(),
                 )];
-                let body = self.chain();
+                let body = self.chain(index);
                 Reply {
                     status: 200,
                     headers,
@@ -698,10 +723,26 @@ impl State {
         }
     }
 
-    fn order(&self) -> Value {
+    /// The number of a new order, or of one that is shared.
+    fn new_order(&mut self) -> usize {
+        if self.setup.shares_orders {
+            self.statuses = vec!["valid"; self.identifiers.len()];
+            if self.orders.last().is_none_or(|order| order.csr.is_some()) {
+                self.orders.push(Order::default());
+            }
+        } else {
+            self.statuses = vec!["pending"; self.identifiers.len()];
+            self.told.clear();
+            self.orders = vec![Order::default()];
+        }
+        self.orders.len()
+    }
+
+    fn order(&self, number: usize) -> Value {
         let at = |path: String| format!("{}{path}", self.url);
-        let status = match &self.csr {
-            Some(_) if self.order_reads_since_finalize > 0 => "valid",
+        let order = &self.orders[number - 1];
+        let status = match &order.csr {
+            Some(_) if order.reads_since_finalize > 0 => "valid",
             Some(_) => "processing",
             None if self.statuses.contains(&"invalid") => "invalid",
             None if self.statuses.iter().all(|status| *status == "valid") => "ready",
@@ -711,14 +752,14 @@ impl State {
             .rev()
             .map(|i| at(format!("/authorization/{i}")))
             .collect();
-        let mut order = json!({
+        let mut resource = json!({
             "status": status, "identifiers": self.identifiers, "authorizations": authorizations,
-            "finalize": at("/finalize/1".to_owned()), "expires": "2099-01-01T00:00:00Z",
+            "finalize": at(format!("/finalize/{number}")), "expires": "2099-01-01T00:00:00Z",
         });
         if status == "valid" {
-            order["certificate"] = json!(at("/certificate/1".to_owned()));
+            resource["certificate"] = json!(at(format!("/certificate/{number}")));
         }
-        order
+        resource
     }
 
     fn authorization(&self, index: usize) -> Value {
@@ -759,8 +800,10 @@ impl State {
         asked.is_ok() && read.is_ok() && answer.ends_with(&format!("\r\n\r\n{token}.{thumbprint}"))
     }
 
-    fn chain(&mut self) -> Vec<u8> {
-        let request = X509Req::from_der(self.csr.as_deref().unwrap_or_default()).unwrap();
+    fn chain(&mut self, number: usize) -> Vec<u8> {
+        // Tests have certificates at addresses of their own.
+        let order = self.orders.get(number - 1).unwrap_or(&self.orders[0]);
+        let request = X509Req::from_der(order.csr.as_deref().unwrap_or_default()).unwrap();
         let names = self
             .identifiers
             .iter()
@@ -985,7 +1028,7 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
         }
         let stream = reader.get_mut();
         match reply.wire {
-            Wire::Whole | Wire::Behind(_) => {
+            Wire::Whole | Wire::Behind(_) | Wire::Last => {
                 let has_length = reply
                     .headers
                     .iter()
@@ -1000,6 +1043,10 @@ fn converse(acceptor: &SslAcceptor, connection: TcpStream, state: &Mutex<State>)
                     &reply.body
                 };
                 if stream.write_all(&[text.as_bytes(), body].concat()).is_err() {
+                    return;
+                }
+                if matches!(reply.wire, Wire::Last) {
+                    let _ = stream.read(&mut [0]);
                     return;
                 }
             }

@@ -22,7 +22,7 @@ use crate::error::Failure;
 use crate::parallel::{PassErrors, try_map_parallel};
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
-use crate::text::comma_separated;
+use crate::text::{comma_separated, excerpt, first_few};
 
 /// An authorization that the CA has not granted yet.
 pub struct PendingAuthorization {
@@ -80,7 +80,8 @@ pub fn read_authorizations(
     for (_, update) in &authorizations {
         let identifier = &update.resource.identifier;
         if !csr.identifiers.contains(identifier) {
-            bail!("the CA asks about {identifier}, not in the CSR");
+            let name = excerpt(&identifier.to_string());
+            bail!("the CA asks about {name}, not in the CSR");
         }
     }
     authorizations.sort_by_key(|(_, update)| csr.position(&update.resource.identifier));
@@ -123,7 +124,7 @@ fn check_identifiers(order: &Order, csr: &Csr) -> Result<()> {
     };
     let is_same_count = ordered.len() == csr.identifiers.len();
     if !is_same_count || !ordered.iter().all(|it| csr.identifiers.contains(it)) {
-        let names = comma_separated(ordered);
+        let names = first_few(ordered);
         bail!("the CA has made it an order for {names}, not the CSR's names");
     }
     Ok(())

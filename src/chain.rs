@@ -13,7 +13,7 @@ use crate::acme::account_key::base64url;
 use crate::acme::resources::Identifier;
 use crate::csr::{self, Csr};
 use crate::files;
-use crate::text::first_few;
+use crate::text::{excerpt, first_few};
 use crate::time;
 
 /// How long it may take, in seconds, until an issued certificate becomes valid.
@@ -142,11 +142,10 @@ impl Chain {
             let names = first_few(&extra);
             warn!("the certificate is for names that the CSR does not ask for: {names}");
         }
-        for pair in self.0.windows(2) {
-            if check_signature(&pair[0], &pair[1]) == Signature::Bad {
-                let name = short_name(pair[0].subject_name());
-                warn!("the chain is out of order: `{name}` is not signed by the one after it");
-            }
+        let is_broken = |pair: &&[X509]| check_signature(&pair[0], &pair[1]) == Signature::Bad;
+        if let Some(pair) = self.0.windows(2).find(is_broken) {
+            let name = excerpt(&short_name(pair[0].subject_name()));
+            warn!("the chain is out of order: `{name}` is not signed by the one after it");
         }
         Ok(())
     }
@@ -205,7 +204,7 @@ impl Chain {
     pub fn summary(&self) -> String {
         let leaf = self.leaf();
         let not_after = leaf.not_after();
-        let issuer = short_name(leaf.issuer_name());
+        let issuer = excerpt(&short_name(leaf.issuer_name()));
         let count = certificate_names(leaf).len();
         let unit = if count == 1 { "name" } else { "names" };
         format!("Valid until {not_after}, issued by {issuer}, {count} {unit}")
@@ -231,9 +230,9 @@ impl Chain {
         short_name(top.issuer_name()) == name || short_name(top.subject_name()) == name
     }
 
-    /// Returns the name of the issuer of the topmost certificate.
+    /// Returns the name of the issuer of the topmost certificate, for the user.
     pub fn top_issuer(&self) -> String {
-        short_name(self.top().issuer_name())
+        excerpt(&short_name(self.top().issuer_name()))
     }
 
     /// Returns the names that the certificate is for but the CSR does not ask for.

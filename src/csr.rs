@@ -15,6 +15,7 @@ use openssl::x509::{X509Req, X509ReqRef};
 use crate::acme::resources::Identifier;
 use crate::deadline::Deadline;
 use crate::files;
+use crate::text::excerpt;
 
 /// The DER encoding of the object identifier of subjectAltName (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME_OID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
@@ -127,6 +128,7 @@ fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identif
             Ok(Some(name))
         }
         Ok(_) | Err(_) => {
+            let text = excerpt(text);
             info!("Ignoring the common name `{text}`, which is no host name");
             Ok(None)
         }
@@ -232,6 +234,7 @@ fn checked_dns_name(name: &str) -> Result<Identifier> {
     let last_label = name.rsplit('.').next().unwrap_or_default();
     let ends_in_number = last_label.parse::<u64>().is_ok();
     if name.len() > 253 || !name.split('.').all(is_label) || ends_in_number {
+        let name = excerpt(name);
         bail!("the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)");
     }
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
@@ -239,6 +242,7 @@ fn checked_dns_name(name: &str) -> Result<Identifier> {
 
 fn refuse_wildcard(name: &str) -> Result<()> {
     if name.starts_with("*.") {
+        let name = excerpt(name);
         bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
     }
     Ok(())

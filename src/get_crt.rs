@@ -25,8 +25,9 @@ use crate::error::Failure;
 use crate::files;
 use crate::options::Options;
 use crate::output::Output;
+use crate::panics;
 use crate::renewal::{self, Renewal};
-use crate::text::{comma_separated, excerpt};
+use crate::text::{comma_separated, excerpt, first_few};
 use crate::validation::{read_order, wait_until_ready};
 
 /// The least time that the download of an issued certificate is given, even if the deadline is over.
@@ -203,6 +204,7 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
     if is_new {
         info!("Registered! Account ID: {account_url}");
         if let Some(terms) = directory.terms_of_service() {
+            let terms = excerpt(terms);
             info!("This agrees to the CA's terms of service: {terms}");
         }
     } else {
@@ -273,7 +275,7 @@ fn add_external_account_hint(mut error: Error, directory: &Directory) -> Error {
     if is_refusal(&error, "externalAccountRequired")
         && let Some(failure) = error.downcast_mut::<Failure>()
     {
-        let page = directory.website().unwrap_or("the CA's website");
+        let page = excerpt(directory.website().unwrap_or("the CA's website"));
         failure.hint = Some(format!(
             "see {page} for an identifier and key for --eab-kid and --eab-hmac-key"
         ));
@@ -286,8 +288,17 @@ fn report_contacts(requested: &[String], response: &Response) {
     let account: Value = response.json().unwrap_or_default();
     let confirmed: Option<Vec<String>> = serde_json::from_value(account["contact"].clone()).ok();
     info!("Updated contact details:");
+    let mut others = Vec::new();
     for contact in confirmed.as_deref().unwrap_or(requested) {
-        info!("{contact}");
+        if requested.contains(contact) {
+            info!("{contact}");
+        } else {
+            others.push(contact);
+        }
+    }
+    // They are the CA's words, so they do not get a line of their own, where they could look like one of ours.
+    if !others.is_empty() {
+        info!("(the CA has other contacts: {})", first_few(&others));
     }
     if confirmed.is_none() && !requested.is_empty() {
         info!("(the CA did not confirm it)");
@@ -445,9 +456,11 @@ fn find_alternate_chain(
             );
             break;
         }
-        let downloaded = hurried
-            .post_as_get(Purpose::Certificate, url)
-            .and_then(|response| Chain::from_ca(&response.body));
+        // A fault in this is no reason to lose the chain that is there.
+        let downloaded = panics::catch(|| {
+            let response = hurried.post_as_get(Purpose::Certificate, url)?;
+            Chain::from_ca(&response.body)
+        });
         match downloaded {
             Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {
                 Ok(()) => return Some(chain),

@@ -18,6 +18,7 @@ use crate::directory::{self, Directory};
 use crate::error::Failure;
 use crate::files;
 use crate::options::Options;
+use crate::panics;
 use crate::signals;
 use crate::temporary::TemporaryFile;
 
@@ -98,10 +99,10 @@ impl Output {
     /// # Errors
     /// It could not be written. The error carries the chain, so that it is not lost.
     pub fn write(self, pem: &str) -> Result<()> {
-        let written = match self {
+        let written = panics::catch(|| match self {
             Output::Stdout => write_to_stdout(pem).context("stdout"),
             Output::File(replacement) => replacement.commit(pem),
-        };
+        });
         written.map_err(|error| {
             let message = format!("the certificate was issued, but cannot be written: {error:#}");
             let mut failure = Failure::new(message)

@@ -12,6 +12,9 @@ use crate::text::excerpt;
 /// What every error type of ACME begins with (§6.7).
 const ACME_ERROR: &str = "urn:ietf:params:acme:error:";
 
+/// How many subproblems the user is told of.
+const MAX_SUBPROBLEMS: usize = 20;
+
 /// A problem document. Real CAs leave out what they like, so nothing in it is required.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Problem(Value);
@@ -35,14 +38,19 @@ impl Problem {
 
     /// Returns a line for each subproblem, with its identifier (§6.7.1).
     pub fn subproblem_lines(&self) -> Vec<String> {
-        let subproblems = self.0["subproblems"].as_array();
+        let Some(subproblems) = self.0["subproblems"].as_array() else {
+            return Vec::new();
+        };
         let mut lines = Vec::new();
-        for subproblem in subproblems.into_iter().flatten() {
+        for subproblem in subproblems.iter().take(MAX_SUBPROBLEMS) {
             let problem = Problem(subproblem.clone());
             match subproblem["identifier"]["value"].as_str() {
                 Some(name) => lines.push(format!("{}: {problem}", excerpt(name))),
                 None => lines.push(problem.to_string()),
             }
+        }
+        if subproblems.len() > MAX_SUBPROBLEMS {
+            lines.push(format!("and {} more", subproblems.len() - MAX_SUBPROBLEMS));
         }
         lines
     }

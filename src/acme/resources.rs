@@ -12,6 +12,10 @@ use super::problem::Problem;
 use crate::error::Failure;
 use crate::text::excerpt;
 
+/// The longest URL that is accepted, in bytes. Those of real CAs have a tenth of that.
+const MAX_URL_BYTES: usize = 2000;
+/// How many profiles are listed to the user.
+const MAX_PROFILES: usize = 20;
 /// The longest token that is accepted, in characters: it becomes a file name.
 const MAX_TOKEN_CHARS: usize = 255;
 
@@ -37,6 +41,13 @@ impl TryFrom<String> for AcmeUrl {
         let is_https = url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
             uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
         });
+        if url.len() > MAX_URL_BYTES {
+            return Err(format!(
+                "`{}` is a URL of {} bytes, and {MAX_URL_BYTES} are enough",
+                excerpt(&url),
+                url.len()
+            ));
+        }
         if is_https {
             return Ok(AcmeUrl(url));
         }
@@ -103,7 +114,7 @@ impl Directory {
             return Ok(());
         }
         let mut offered = Vec::new();
-        for (other, description) in profiles {
+        for (other, description) in profiles.iter().take(MAX_PROFILES) {
             let description = description.as_str().unwrap_or("no description");
             offered.push(format!(
                 "--profile {}: {}",

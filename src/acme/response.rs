@@ -38,7 +38,8 @@ impl Response {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             if error.is_data() {
-                anyhow!("the CA's reply is not as RFC 8555 has it: {error}")
+                let reason = excerpt(&error.to_string());
+                anyhow!("the CA's reply is not as RFC 8555 has it: {reason}")
             } else {
                 anyhow!("the CA's reply is not JSON: {}", self.describe_body())
             }

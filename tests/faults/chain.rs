@@ -553,7 +553,6 @@ b.test verified!
 c.test verified!
 Signing certificate...
 warning: the chain is out of order: `nobody` is not signed by the one after it
-warning: the chain is out of order: `stranger` is not signed by the one after it
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!

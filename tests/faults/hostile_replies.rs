@@ -74,6 +74,130 @@ error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no
 "#]]);
 }
 
+/// Whatever member of a reply is a book, the user is not made to read it; and no word of the CA's stands alone on a line,
+/// where it could be taken for one of getcrt's.
+#[test]
+fn endless_words_are_cut() {
+    let book = || json!("word ".repeat(180_000));
+    let line = || json!("Certificate signed!");
+    let problem = |kind: &str, member: &str, words: Value| {
+        let mut problem = json!({"type": format!("urn:ietf:params:acme:error:{kind}")});
+        problem[member] = words;
+        problem
+    };
+    for words in [book(), line()] {
+        // Resource, the member's place in its reply, and what is put there.
+        let many = Value::Array(vec![
+            words.clone();
+            if words == line() { 10_000 } else { 1 }
+        ]);
+        let subproblem =
+            json!({"detail": words, "type": words, "identifier": {"type": "dns", "value": words}});
+        let contact = ["--contact", "me@a.test"];
+        let profile = ["--profile", "x"];
+        let binding = ["--eab-kid", "x", "--eab-hmac-key", "domain.key"];
+        let table: [(&str, &str, Value, &[&str]); 18] = [
+            ("directory", "/meta/termsOfService", words.clone(), &[]),
+            ("directory", "/meta/website", words.clone(), &binding),
+            ("directory", "/meta/profiles", json!({"y": words}), &profile),
+            ("directory", "/newOrder", words.clone(), &[]),
+            ("newAccount", "/status", words.clone(), &[]),
+            ("newAccount", "/contact", many.clone(), &contact),
+            (
+                "newAccount",
+                "",
+                problem("userActionRequired", "instance", words.clone()),
+                &[],
+            ),
+            (
+                "newAccount",
+                "",
+                problem("badSignatureAlgorithm", "algorithms", words.clone()),
+                &[],
+            ),
+            (
+                "newOrder",
+                "",
+                problem("malformed", "detail", words.clone()),
+                &[],
+            ),
+            (
+                "newOrder",
+                "",
+                problem(
+                    "malformed",
+                    "subproblems",
+                    json!(vec![subproblem; if words == line() { 1000 } else { 1 }]),
+                ),
+                &[],
+            ),
+            ("newOrder", "/status", words.clone(), &[]),
+            ("newOrder", "/finalize", words.clone(), &[]),
+            (
+                "newOrder",
+                "/identifiers",
+                json!([{"type": "dns", "value": words}]),
+                &[],
+            ),
+            ("newOrder", "/authorizations", many, &[]),
+            ("order", "/status", words.clone(), &[]),
+            ("authorization", "/identifier/value", words.clone(), &[]),
+            ("authorization", "/status", words.clone(), &[]),
+            ("authorization", "/challenges/1/token", words.clone(), &[]),
+        ];
+        for (resource, place, value, options) in table {
+            let setup = Setup::with_fake_ca(|ca| {
+                let ca = ca.tamper("newAccount", move |reply, _| {
+                    // So that the website is told.
+                    if place == "/meta/website" {
+                        reply.problem(403, "externalAccountRequired", "no");
+                    }
+                });
+                let value = value.clone();
+                ca.tamper(resource, move |reply, _| {
+                    if place.is_empty() {
+                        reply.replace(403, &value.to_string());
+                    } else {
+                        reply.edit(|object| put(object, place, value.clone()));
+                    }
+                })
+            });
+            let outcome = setup.getcrt().args(options).outcome();
+            let is_wide = |line: &str| line.len() > 5000;
+            outcome
+                .check(
+                    &format!("{resource}{place}: a line is too wide"),
+                    !outcome.stderr.lines().any(is_wide),
+                )
+                .check(
+                    &format!("{resource}{place}: too many words"),
+                    outcome.stderr.len() < 50_000,
+                );
+            let is_signed = outcome
+                .stderr
+                .lines()
+                .any(|line| line.trim() == "Certificate signed!");
+            assert_eq!(
+                is_signed,
+                outcome.status.success(),
+                "{resource}{place}\n{outcome}"
+            );
+        }
+    }
+}
+
+/// Puts `value` at a place in `object`, where something may be already.
+fn put(object: &mut Value, place: &str, value: Value) {
+    let (parent, member) = place.rsplit_once('/').unwrap();
+    if let Some(parent) = object.pointer_mut(parent)
+        && let Ok(index) = member.parse::<usize>()
+    {
+        parent[index] = value;
+    } else {
+        object.pointer_mut(parent).unwrap()[member] = value;
+    }
+}
+
 #[test]
 fn errors_of_every_form_are_shown() {
     let fails = |status, body: &'static str, stderr: Inline| {

@@ -1,5 +1,6 @@
 //! Nonces.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::prelude::*;
@@ -89,11 +90,18 @@ fn hanging_new_nonce_is_not_waited_for() {
     let setup = Setup::with_fake_ca(|ca| {
         let none = |reply: &mut Reply, _| reply.drop_header("Replay-Nonce");
         let hung = AtomicBool::new(false);
+        let is_ahead = Arc::new(AtomicBool::new(true));
+        let has_account = Arc::clone(&is_ahead);
         // Three nonces are asked for ahead. One of these requests, on a new connection, hangs.
-        let ca = ca.tamper("newNonce", move |reply, count| {
-            if count < 3 && reply.is_first && !hung.swap(true, Ordering::Relaxed) {
+        let ca = ca.tamper("newNonce", move |reply, _| {
+            let is_ahead = is_ahead.load(Ordering::Relaxed);
+            if is_ahead && reply.is_first && !hung.swap(true, Ordering::Relaxed) {
                 reply.wire = Wire::Hang;
             }
+        });
+        // Nonces that are asked for after this are waited for.
+        let ca = ca.tamper("newAccount", move |_, _| {
+            has_account.store(false, Ordering::Relaxed)
         });
         let resources = [
             "newAccount",

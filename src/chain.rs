@@ -16,8 +16,8 @@ use crate::files;
 use crate::text::{excerpt, first_few};
 use crate::time;
 
-/// How long it may take, in seconds, until an issued certificate becomes valid.
-const MAX_BEGIN_WAIT: i64 = 86_400;
+/// How far in the future a certificate may begin, in seconds. The clocks of this machine and of the CA may differ a little.
+const MAX_BEGIN_AHEAD: i64 = 86_400;
 
 /// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
 /// user's, unrelated certificates may follow the first.)
@@ -32,8 +32,10 @@ pub enum Defect {
     MissingName(Identifier),
     /// It has expired, at this time.
     Expired(String),
-    /// It does not say when it expires.
-    MalformedEnd,
+    /// It begins too far in the future, at this time.
+    NotYetValid(String),
+    /// The time at which it begins or ends is malformed.
+    MalformedTime,
 }
 
 impl fmt::Display for Defect {
@@ -46,8 +48,15 @@ impl fmt::Display for Defect {
                     "the certificate is not for {name}, which the CSR asks for"
                 )
             }
-            Defect::MalformedEnd => {
-                f.write_str("the time at which the certificate ends is malformed")
+            Defect::NotYetValid(not_before) => {
+                let now = time::to_text(time::now());
+                write!(
+                    f,
+                    "the certificate begins at {not_before}; by this machine's clock it is {now}"
+                )
+            }
+            Defect::MalformedTime => {
+                f.write_str("the time at which the certificate begins or ends is malformed")
             }
             Defect::Expired(not_after) => {
                 let now = time::to_text(time::now());
@@ -112,10 +121,20 @@ impl Chain {
                 return Some(Defect::MissingName(identifier.clone()));
             }
         }
-        match self.not_after() {
-            Ok(end) if end <= time::now() => Some(Defect::Expired(leaf.not_after().to_string())),
-            Ok(_) => None,
-            Err(_) => Some(Defect::MalformedEnd),
+        self.defect_of_lifetime()
+    }
+
+    fn defect_of_lifetime(&self) -> Option<Defect> {
+        let (Ok(begin), Ok(end)) = (self.not_before(), self.not_after()) else {
+            return Some(Defect::MalformedTime);
+        };
+        let now = time::now();
+        if end <= now {
+            Some(Defect::Expired(time::to_text(end)))
+        } else if begin > now + MAX_BEGIN_AHEAD {
+            Some(Defect::NotYetValid(time::to_text(begin)))
+        } else {
+            None
         }
     }
 
@@ -123,8 +142,7 @@ impl Chain {
     /// certificate is not thrown away lightly.
     ///
     /// # Errors
-    /// It has a [`defect`](Chain::defect), it begins in more than a day or at a malformed time, or the leaf is not signed by
-    /// the certificate that has its issuer's name.
+    /// It has a [`defect`](Chain::defect), or the leaf is not signed by the certificate that has its issuer's name.
     pub fn check(&self, csr: &Csr) -> Result<()> {
         if let Some(defect) = self.defect(csr) {
             return Err(defect.into());
@@ -136,7 +154,11 @@ impl Chain {
                 warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
             }
         }
-        self.check_begin()?;
+        let begin = self.not_before()?;
+        if begin > time::now() {
+            let not_yet = Defect::NotYetValid(time::to_text(begin));
+            warn!("{not_yet}, is that right?");
+        }
         let extra = self.extra_names(csr);
         if !extra.is_empty() {
             let names = first_few(&extra);
@@ -146,24 +168,6 @@ impl Chain {
         if let Some(pair) = self.0.windows(2).find(is_broken) {
             let name = excerpt(&short_name(pair[0].subject_name()));
             warn!("the chain is out of order: `{name}` is not signed by the one after it");
-        }
-        Ok(())
-    }
-
-    /// Checks when the certificate becomes valid. A moment from now may come from a clock that is a little slow.
-    fn check_begin(&self) -> Result<()> {
-        let begin = self
-            .not_before()
-            .context("the time at which the certificate begins is malformed")?;
-        let wait = begin - time::now();
-        if wait > 0 {
-            let not_before = self.leaf().not_before();
-            let now = time::to_text(time::now());
-            let message = format!(
-                "the certificate begins at {not_before}; by this machine's clock it is {now}"
-            );
-            ensure!(wait <= MAX_BEGIN_WAIT, "{message}");
-            warn!("{message}, is that right?");
         }
         Ok(())
     }

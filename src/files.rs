@@ -93,15 +93,19 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
     }
 }
 
-/// Checks that no PEM block in `content` is encrypted in the old way of OpenSSL, with a header before the base64. OpenSSL
-/// would ask for the passphrase on the terminal, whatever kind of block it is.
+/// What stands in a PEM block that is encrypted in the old way of OpenSSL, before the base64 (RFC 1421 §4.6.1.1).
+const ENCRYPTION_HEADER: &[u8] = b"Proc-Type:";
+
+/// Checks that no PEM block in `content` has the header of an encrypted one. OpenSSL would ask for the passphrase on the
+/// terminal, whatever kind of block it is.
 ///
 /// # Errors
 /// There is such a block.
 pub fn check_not_encrypted(content: &[u8]) -> Result<()> {
-    let mut lines = content.split(|byte| *byte == b'\n');
+    // Not only at the beginning of a line: OpenSSL cuts long lines into pieces.
+    let mut pieces = content.windows(ENCRYPTION_HEADER.len());
     ensure!(
-        !lines.any(|line| line.starts_with(b"Proc-Type:")),
+        !pieces.any(|piece| piece == ENCRYPTION_HEADER),
         "there is an encrypted PEM block in it, and no passphrase is ever asked for"
     );
     Ok(())

@@ -515,34 +515,6 @@ hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
     }
 }
 
-/// A header that makes OpenSSL ask for a passphrase, whatever kind of block it is in.
-#[test]
-fn encrypted_csr_or_bundle_is_refused_without_a_prompt() {
-    let setup = Setup::with_silent_ca();
-    let header =
-        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n";
-    for name in ["domain.csr", "ca.pem"] {
-        let pem = text(&setup.path(name));
-        let encrypted = pem.replacen("-----\n", &format!("-----\n{header}"), 1);
-        fs::write(setup.path(&format!("encrypted {name}")), encrypted).unwrap();
-    }
-    let run = setup.getcrt().args(&["--csr", "encrypted domain.csr"]);
-    setup.run_fails(run, str![[r#"
-Parsing account key...
-Parsing CSR...
-error: Error loading encrypted domain.csr: there is an encrypted PEM block in it, and no passphrase is ever asked for
-
-"#]]);
-    let run = setup.getcrt().args(&["--ca-bundle", "encrypted ca.pem"]);
-    setup.run_fails(run, str![[r#"
-Parsing account key...
-Parsing CSR...
-Found domains: a.test
-error: Error loading encrypted ca.pem: there is an encrypted PEM block in it, and no passphrase is ever asked for
-
-"#]]);
-}
-
 #[test]
 fn csr_with_too_many_names_is_refused() {
     let setup = Setup::with_silent_ca();

@@ -11,4 +11,5 @@ mod nonces;
 mod order;
 pub mod self_check;
 mod signals;
+mod terminal;
 mod validation;

@@ -102,7 +102,7 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     if !options.renew {
         return None;
     }
-    let chain = output::read_chain(path)?;
+    let chain = output::read_chain(path).ok()??;
     let lifetime = Lifetime::of(&chain).ok()?;
     let left = lifetime.end - time::now();
 

@@ -24,7 +24,7 @@ use crate::deadline::Deadline;
 use crate::error::Failure;
 use crate::files;
 use crate::options::Options;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::panics;
 use crate::renewal::{self, Renewal};
 use crate::text::{comma_separated, excerpt, first_few};
@@ -39,7 +39,7 @@ const ALTERNATES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The outcome of a run that has not failed.
 pub enum Outcome {
-    /// A certificate was issued, or a dry run passed.
+    /// A certificate was issued, or a dry run passed. With `--is-due`: the certificate is due.
     Done,
     /// The certificate is not due, so nothing was done. The message says why.
     NotDue(String),
@@ -60,13 +60,16 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     check_keys_differ(&account_key, &csr)?;
     info!("Found domains: {}", comma_separated(&csr.identifiers));
 
-    // These would fail at the end. It is better to know before the CA is asked for anything.
-    let acme_dir = AcmeDir::open(&options.acme_dir)?;
-    let output = Output::open(options, &deadline)?;
-
     let directory_url = options.directory();
     let ca_bundle = options.ca_bundle.as_deref();
     let client = Client::new(&account_key, &directory_url, ca_bundle, deadline)?;
+    if options.is_due {
+        return tell_whether_due(&client, options, &csr);
+    }
+
+    // These would fail at the end. It is better to know before the CA is asked for anything.
+    let acme_dir = AcmeDir::open(&options.acme_dir)?;
+    let output = Output::open(options, client.deadline())?;
 
     let mut replaces = None;
     if options.renew && options.dry_run {
@@ -183,6 +186,21 @@ fn prove_and_finalize(
     let chain_url = finalize(client, &order.url, &finalize_url, validated_order, csr)?;
     let chain = download_chain(client, &chain_url, csr, options.preferred_chain.as_deref())?;
     Ok(Some(chain))
+}
+
+/// Tells whether the certificate at `--output` is due, and does nothing about it.
+fn tell_whether_due(client: &Client, options: &Options, csr: &Csr) -> Result<Outcome> {
+    let chain = match &options.output {
+        Some(path) => output::read_chain(path)?,
+        None => None,
+    };
+    match renewal::decide(client, options, csr, chain.as_ref())? {
+        Renewal::NotDue(message) => Ok(Outcome::NotDue(message)),
+        Renewal::Due { reason, .. } => {
+            info!("Due: {reason}");
+            Ok(Outcome::Done)
+        }
+    }
 }
 
 fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {

@@ -122,6 +122,14 @@ pub struct Options {
     #[arg(long, requires = "output", help_heading = RENEWAL, verbatim_doc_comment)]
     pub renew: bool,
 
+    /// Only tell whether the certificate at -o is due
+    ///
+    /// Exit status 0 if it is, 3 if it is not. For scripts that make a new
+    /// key before a renewal, and for monitoring. Nothing is ordered, and no
+    /// file is written.
+    #[arg(long, requires = "output", conflicts_with_all = ["renew", "dry_run"], help_heading = RENEWAL, verbatim_doc_comment)]
+    pub is_due: bool,
+
     /// Everything but the request for the certificate
     ///
     /// Nothing is issued, and a file at -o is not touched.
@@ -171,10 +179,10 @@ In a crontab, all in one line:
     --csr domain.csr --acme-dir /var/www/acme-challenge/ -o signed.crt
 
 Exit status:
-  0  a certificate was issued, or the dry run passed
+  0  a certificate was issued, or the dry run passed, or --is-due says yes
   1  it was not; stdout is empty, and a file at -o is as before
   2  the command line is wrong
-  3  --renew found the certificate not due";
+  3  --renew or --is-due found the certificate not due";
 
 impl Options {
     /// Reads the command line of this process. If it asks for help or the version, or is wrong, this prints the

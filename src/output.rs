@@ -71,9 +71,8 @@ impl Output {
     pub fn open(options: &Options, deadline: &Deadline) -> Result<Output> {
         match &options.output {
             Some(path) => {
-                let shown = format!("--output {}", path.display());
                 let replacement =
-                    Replacement::prepare(path, shown.clone(), options, deadline).context(shown)?;
+                    Replacement::prepare(path, options, deadline).with_context(|| shown(path))?;
                 Ok(Output::File(Box::new(replacement)))
             }
             None => {
@@ -114,9 +113,22 @@ impl Output {
 }
 
 /// Returns the certificates in the file at `path`. `None` if there is no such file, or it holds none.
-pub fn read_chain(path: &Path) -> Option<Chain> {
-    let (directory, name) = directory::locate(path).ok()?;
-    OldFile::read(&directory, &name).ok()??.chain
+///
+/// # Errors
+/// The file cannot be read, or it is one that would not be replaced.
+pub fn read_chain(path: &Path) -> Result<Option<Chain>> {
+    let read = || -> Result<Option<Chain>> {
+        check_is_no_special_file(path)?;
+        let (directory, name) = directory::locate(path)?;
+        let old = OldFile::read(&directory, &name)?;
+        Ok(old.and_then(|old| old.chain))
+    };
+    read().with_context(|| shown(path))
+}
+
+/// Returns how messages call the file at `path`.
+fn shown(path: &Path) -> String {
+    format!("--output {}", path.display())
 }
 
 fn write_to_stdout(pem: &str) -> io::Result<()> {
@@ -139,12 +151,7 @@ fn is_stdout_closed() -> bool {
 }
 
 impl Replacement {
-    fn prepare(
-        path: &Path,
-        shown: String,
-        options: &Options,
-        deadline: &Deadline,
-    ) -> Result<Replacement> {
+    fn prepare(path: &Path, options: &Options, deadline: &Deadline) -> Result<Replacement> {
         check_is_no_special_file(path)?;
         let (directory, name) = directory::locate(path)?;
         let directory = Arc::new(directory);
@@ -160,7 +167,7 @@ impl Replacement {
         }
         write_and_sync(&file, &[0; RESERVED_BYTES]).context("no room for a certificate")?;
         Ok(Replacement {
-            shown,
+            shown: shown(path),
             directory,
             name,
             old,

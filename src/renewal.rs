@@ -24,6 +24,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// A certificate with a shorter lifetime than this, in seconds, is renewed when half of its lifetime is left.
 /// Others are renewed when a third is left.
 const SHORT_LIFETIME: i64 = 10 * 86_400;
+/// Whatever the CA suggests, a certificate is renewed when this part of its lifetime is left: a tenth.
+const LAST_RESORT_DIVISOR: i64 = 10;
 
 /// Whether to renew.
 pub enum Renewal {
@@ -74,11 +76,12 @@ pub fn decide(
         info!("The certificate is for names that the CSR does not ask for: {names}");
     }
 
-    let (due_at, rule) = match suggested_moment(client, chain) {
-        Ok(moment) => (moment, "as the CA suggests"),
+    let lifetime = Lifetime::of(chain)?;
+    let (due_at, rule) = match suggested_window(client, certificate_id.as_deref()) {
+        Ok(window) => (lifetime.moment_in(&window), "as the CA suggests"),
         Err(error) => {
             info!("Going by its lifetime: {error:#}");
-            (moment_by_lifetime(chain)?, "by its lifetime")
+            (lifetime.moment_by_default(), "by its lifetime")
         }
     };
     let due_text = time::to_text(due_at);
@@ -101,10 +104,9 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     if !options.renew {
         return None;
     }
-    let chain = output::read_chain(path)?;
-    let not_after = chain.not_after().ok()?;
-    let lifetime = not_after - chain.not_before().ok()?;
-    let left = not_after - time::now();
+    let chain = output::read_chain(path).ok()??;
+    let lifetime = Lifetime::of(&chain).ok()?;
+    let left = lifetime.end - time::now();
 
     let path = path.display();
     let days = left / 86_400;
@@ -115,59 +117,59 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     Some(if left <= 0 {
         let message = format!("warning: {path} is as it was, and HAS ENDED");
         (Level::Error, message)
-    } else if left < lifetime / 6 {
+    } else if left < lifetime.length() / 6 {
         (Level::Error, format!("warning: {end} ONLY"))
-    } else if left < lifetime / 3 {
+    } else if left < lifetime.length() / 3 {
         (Level::Warn, end)
     } else {
         (Level::Info, end)
     })
 }
 
-/// Returns the Unix time at which the CA suggests to renew (RFC 9773 §4).
+/// Returns the window in which the CA suggests to renew (RFC 9773 §4).
 ///
 /// # Errors
 /// The CA makes no suggestion, or one that makes no sense; or it cannot be reached.
-fn suggested_moment(client: &Client, chain: &Chain) -> Result<i64> {
-    let certificate_id = chain
-        .certificate_id()
-        .context("the certificate does not identify its issuer's key")?;
+fn suggested_window(client: &Client, certificate_id: Option<&str>) -> Result<Window> {
+    let certificate_id =
+        certificate_id.context("the certificate does not identify its issuer's key")?;
     let hurried = client.with_timeout(ASK_TIMEOUT);
     let url = hurried
         .directory()?
-        .renewal_info_url(&certificate_id)
+        .renewal_info_url(certificate_id)
         .context("the CA has no renewal information")?;
     let response = hurried.get(Purpose::RenewalInfo, &url)?;
     let info: Value = response.json().with_context(|| url.to_string())?;
-    let window = Window::parse(&info["suggestedWindow"])?;
-    ensure!(
-        window.end <= chain.not_after()?,
-        "the CA suggests a window that ends after the certificate"
-    );
+    let window = Window::parse(&info["suggestedWindow"], certificate_id)?;
     // RFC 9773 §4.2: the client should show where the CA explains its suggestion.
     if let Some(page) = info["explanationURL"].as_str() {
         info!("The CA explains its suggestion at {}", excerpt(page));
     }
-    Ok(window.moment_for(&certificate_id))
+    Ok(window)
 }
 
 /// The time in which the CA would like to see a certificate renewed (RFC 9773 §4.2), in Unix time.
 struct Window {
     start: i64,
     end: i64,
+    /// Where in the window this certificate is renewed: at `start` plus this many 2^32ths of its length. It is the same at
+    /// every run, and spread evenly over many certificates.
+    place: u32,
 }
 
 impl Window {
-    fn parse(json: &Value) -> Result<Window> {
+    fn parse(json: &Value, certificate_id: &str) -> Result<Window> {
         let read = |name: &str| {
             json[name]
                 .as_str()
                 .and_then(time::from_rfc3339)
                 .ok_or_else(|| anyhow!("the CA's renewal information is damaged"))
         };
+        let hash = sha256(certificate_id.as_bytes());
         let window = Window {
             start: read("start")?,
             end: read("end")?,
+            place: u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]),
         };
         ensure!(
             window.start < window.end,
@@ -176,25 +178,47 @@ impl Window {
         Ok(window)
     }
 
-    /// Returns a moment in the window. It is the same at every run for one certificate and one window, and
-    /// spread evenly over many certificates.
-    fn moment_for(&self, certificate_id: &str) -> i64 {
-        let hash = sha256(certificate_id.as_bytes());
-        let number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        // The window is cut into 2^32 parts, of which the hash chooses one. (i128, so that nothing overflows.)
+    /// Returns the moment in the window at which this certificate is renewed.
+    fn moment(&self) -> i64 {
+        // i128, so that nothing overflows.
         let length = i128::from(self.end - self.start);
-        let offset = length * i128::from(number) / (1 << 32);
+        let offset = length * i128::from(self.place) / (1 << 32);
         self.start + offset as i64
     }
 }
 
-fn moment_by_lifetime(chain: &Chain) -> Result<i64, ErrorStack> {
-    let not_after = chain.not_after()?;
-    let lifetime = not_after - chain.not_before()?;
-    if lifetime < SHORT_LIFETIME {
-        Ok(not_after - lifetime / 2)
-    } else {
-        Ok(not_after - lifetime / 3)
+/// From when to when a certificate is valid, in Unix time.
+struct Lifetime {
+    start: i64,
+    end: i64,
+}
+
+impl Lifetime {
+    fn of(chain: &Chain) -> Result<Lifetime, ErrorStack> {
+        Ok(Lifetime {
+            start: chain.not_before()?,
+            end: chain.not_after()?,
+        })
+    }
+
+    fn length(&self) -> i64 {
+        self.end - self.start
+    }
+
+    /// Returns when to renew if the CA suggests `window`. A window may reach beyond the end of the certificate, which
+    /// is no reason to wait that long.
+    fn moment_in(&self, window: &Window) -> i64 {
+        let last_moment = self.end - self.length() / LAST_RESORT_DIVISOR;
+        window.moment().min(last_moment)
+    }
+
+    /// Returns when to renew if the CA suggests nothing.
+    fn moment_by_default(&self) -> i64 {
+        if self.length() < SHORT_LIFETIME {
+            self.end - self.length() / 2
+        } else {
+            self.end - self.length() / 3
+        }
     }
 }
 
@@ -205,13 +229,107 @@ mod tests {
     use super::*;
     use crate::property_tests;
 
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+    const YEAR: i64 = 365 * DAY;
+
+    /// The window that Boulder suggests: a fiftieth of the lifetime before and after the moment when a third of it is left,
+    /// or half for a short one.
+    fn window_of_boulder(lifetime: &Lifetime, place: u32) -> Window {
+        let margin = lifetime.length() / 50;
+        let middle = lifetime.moment_by_default();
+        Window {
+            start: middle - margin,
+            end: middle + margin,
+            place,
+        }
+    }
+
+    /// Lets a timer start getcrt every `interval` seconds for a year, and returns the certificates that were issued.
+    fn certificates_of_a_year(length: i64, interval: i64, place: Option<u32>) -> Vec<Lifetime> {
+        // Let's Encrypt's certificates are valid from an hour before they are issued.
+        let issue = |now| Lifetime {
+            start: now - HOUR,
+            end: now - HOUR + length,
+        };
+        let mut certificates = vec![issue(0)];
+        let mut now = 0;
+        while now < YEAR {
+            now += interval;
+            let current = &certificates[certificates.len() - 1];
+            let due_at = match place {
+                Some(place) => current.moment_in(&window_of_boulder(current, place)),
+                None => current.moment_by_default(),
+            };
+            if due_at <= now {
+                certificates.push(issue(now));
+            }
+        }
+        certificates
+    }
+
+    /// Of each lifetime: the orders of a year at most, and the part that is left at every renewal at least, with runs
+    /// twice a day and daily.
+    #[test]
+    fn a_year_of_renewals() {
+        for (length, most_orders, least_left) in [
+            (90 * DAY, 7, 0.31),
+            (64 * DAY, 9, 0.31),
+            (47 * DAY, 12, 0.29),
+            (45 * DAY, 13, 0.31),
+            (160 * HOUR, 105, 0.39),
+        ] {
+            for interval in [DAY, DAY / 2] {
+                for place in [None, Some(0), Some(u32::MAX / 2), Some(u32::MAX)] {
+                    let certificates = certificates_of_a_year(length, interval, place);
+                    let shown = format!("{} hours, {interval} s, {place:?}", length / HOUR);
+                    assert!(
+                        certificates.len() <= most_orders,
+                        "{shown}: {} orders",
+                        certificates.len()
+                    );
+                    for pair in certificates.windows(2) {
+                        let renewed_at = pair[1].start + HOUR;
+                        let left = (pair[0].end - renewed_at) as f64 / length as f64;
+                        assert!(left >= least_left, "{shown}: {left} is left");
+                        // Not before the window, and not again in the same one.
+                        let window = window_of_boulder(&pair[0], 0);
+                        let next_window = window_of_boulder(&pair[1], 0);
+                        assert!(renewed_at >= window.start, "{shown}");
+                        assert!(next_window.start > window.end, "{shown}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_beyond_the_end_is_cut() {
+        let lifetime = Lifetime {
+            start: 0,
+            end: 100 * DAY,
+        };
+        let moment = |start, end, place| {
+            let window = Window {
+                start: start * DAY,
+                end: end * DAY,
+                place,
+            };
+            lifetime.moment_in(&window) / DAY
+        };
+        assert_eq!(moment(60, 70, 0), 60);
+        assert_eq!(moment(60, 200, u32::MAX / 14), 70 - 1);
+        assert_eq!(moment(60, 200, u32::MAX), 90);
+        assert_eq!(moment(150, 200, 0), 90);
+    }
+
     proptest! {
         #![proptest_config(property_tests::config())]
 
         #[test]
-        fn the_moment_is_in_the_window(start in 0i64..4_000_000_000, length in 1i64..400_000_000, id: String) {
-            let window = Window { start, end: start + length };
-            prop_assert!((start..start + length).contains(&window.moment_for(&id)));
+        fn the_moment_is_in_the_window(start in 0i64..4_000_000_000, length in 1i64..400_000_000, place: u32) {
+            let window = Window { start, end: start + length, place };
+            prop_assert!((start..start + length).contains(&window.moment()));
         }
     }
 }

@@ -76,7 +76,7 @@ fn short_and_long_help_list_the_same_options() {
     let count = names.len();
     names.sort();
     names.dedup();
-    assert!(names.len() == count && count == 22, "{names:?}");
+    assert!(names.len() == count && count == 23, "{names:?}");
 }
 
 fn short_and_long_help() -> [Outcome; 2] {
@@ -199,6 +199,40 @@ error: the following required arguments were not provided:
   --output <FILE>
 
 Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --output <FILE> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --renew
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--is-due"],
+        str![[r#"
+error: the following required arguments were not provided:
+  --output <FILE>
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --output <FILE> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --is-due
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--is-due", "-o", "x.crt", "--renew"],
+        str![[r#"
+error: the argument '--is-due' cannot be used with '--renew'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --is-due --output <FILE>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--is-due", "-o", "x.crt", "--dry-run"],
+        str![[r#"
+error: the argument '--is-due' cannot be used with '--dry-run'
+
+Usage: getcrt --account-key <FILE> --csr <FILE> --acme-dir <DIR> --directory-url <URL> --check-port <PORT> --timeout <SECONDS> --ca-bundle <FILE> --is-due --output <FILE>
 
 For more information, try '--help'.
 

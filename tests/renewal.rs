@@ -484,6 +484,119 @@ error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no
     assert_eq!(setup.ca.count("newOrder"), 2);
 }
 
+impl Setup<FakeCa> {
+    fn is_due(&self) -> Run {
+        self.getcrt().args(&["--is-due", "-o", "cert.pem"])
+    }
+}
+
+#[test]
+fn missing_certificate_is_due() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let outcome = setup.is_due().outcome();
+    outcome.exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Due: there is no certificate yet
+
+"#]]);
+    assert_eq!(outcome.stdout, "");
+    assert_eq!(setup.ca.requests(), [""; 0]);
+    assert!(!setup.path("cert.pem").exists());
+    setup.nothing_is_left(&outcome);
+}
+
+/// Only unsigned requests: for monitoring, no account is needed.
+#[test]
+fn asking_whether_it_is_due_signs_nothing() {
+    for (start, end, status) in [(48, 72, 3), (-2, -1, 0)] {
+        let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
+        setup.issue();
+        let before = setup.ca.requests().len();
+        let outcome = setup.is_due().outcome();
+        outcome.exits(status);
+        assert_eq!(setup.ca.requests()[before..], ["directory", "renewalInfo"]);
+        setup
+            .is_due()
+            .arg("--quiet")
+            .outcome()
+            .exits(status)
+            .stderr_is(str![]);
+    }
+}
+
+#[test]
+fn certificate_that_is_due_is_told_with_the_reason() {
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -2, -1));
+    setup.issue();
+    setup.is_due().outcome().exits(0).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+The CA explains its suggestion at https://ca.test/why
+Due: the certificate is due since [TIME], as the CA suggests
+
+"#]]);
+}
+
+/// Neither a CA that is down nor a directory in which nothing can be written keeps the answer back.
+#[test]
+fn whether_it_is_due_is_told_without_the_ca() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    setup.issue();
+    set_mode(setup.directory(), 0o555);
+    let run = setup.getcrt_without_privileges();
+    let unreachable = ["--directory-url", "https://localhost:1/directory"];
+    let run = run
+        .args(&["--is-due", "-o", "cert.pem", "--timeout", "2"])
+        .args(&unreachable);
+    run.outcome().exits(3).stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+warning: https://localhost:1/directory: the connection failed: Connection refused (os error 111); trying again in [SECONDS] s
+Going by its lifetime: https://localhost:1/directory: the connection failed: Connection refused (os error 111)
+Not due before [TIME], by its lifetime; nothing was done
+
+"#]]);
+}
+
+#[test]
+fn output_that_cannot_be_read_is_an_error_and_not_due() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    fs::write(setup.path("cert.pem"), "buy milk\n").unwrap();
+    setup.is_due().outcome().failed("").stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+error: --output cert.pem: there is no certificate in this file, and what is there would be lost; name another file
+
+"#]]);
+    assert_eq!(text(&setup.path("cert.pem")), "buy milk\n");
+}
+
+/// The CA may suggest what it likes, but the certificate is renewed before it ends.
+#[test]
+fn window_may_reach_beyond_the_end_of_the_certificate() {
+    for (start, end) in [
+        (moment(1), moment(24 * 40)),
+        (moment(24 * 40), moment(24 * 50)),
+        (moment(1), "9999-12-31T23:59:58-01:00".to_owned()),
+    ] {
+        let window = json!({"suggestedWindow": {"start": start, "end": end}});
+        let setup = Setup::with_fake_ca(|ca| telling(ca, window));
+        setup.issue();
+        setup.not_due().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Not due before [TIME], as the CA suggests; nothing was done
+
+"#]]);
+    }
+}
+
 #[test]
 fn unusable_window_is_reported_and_the_lifetime_counts() {
     let not_due = |window: Value, stderr: Inline| {
@@ -502,18 +615,6 @@ Not due before [TIME], by its lifetime; nothing was done
     for (start, end) in [(2, 1), (-1, -1)] {
         let window = json!({"start": moment(start), "end": moment(end)});
         not_due(window, negative.clone());
-    }
-    let late = str![[r#"
-Parsing account key...
-Parsing CSR...
-Found domains: a.test, b.test, c.test
-Going by its lifetime: the CA suggests a window that ends after the certificate
-Not due before [TIME], by its lifetime; nothing was done
-
-"#]];
-    for end in [&moment(24 * 40), "9999-12-31T23:59:58-01:00"] {
-        let window = json!({"start": moment(1), "end": end});
-        not_due(window, late.clone());
     }
     let damaged = str![[r#"
 Parsing account key...

@@ -228,15 +228,14 @@ impl Chain {
         }
     }
 
-    /// Whether the topmost certificate was issued by `name`, or is `name` itself.
-    pub fn leads_to(&self, name: &str) -> bool {
-        let top = self.top();
-        short_name(top.issuer_name()) == name || short_name(top.subject_name()) == name
+    /// Returns the name of the issuer of the topmost certificate: the root to which the chain leads.
+    pub fn top_issuer(&self) -> String {
+        short_name(self.top().issuer_name())
     }
 
-    /// Returns the name of the issuer of the topmost certificate, for the user.
-    pub fn top_issuer(&self) -> String {
-        excerpt(&short_name(self.top().issuer_name()))
+    /// Returns the name of the topmost certificate itself.
+    fn top_subject(&self) -> String {
+        short_name(self.top().subject_name())
     }
 
     /// Returns the names that the certificate is for but the CSR does not ask for.
@@ -297,6 +296,14 @@ impl Chain {
     fn top(&self) -> &X509Ref {
         &self.0[self.0.len() - 1]
     }
+}
+
+/// Returns the index of the chain that leads to `name`: the first one whose topmost certificate was issued by it. Only if
+/// there is none, it is the first one whose topmost certificate is `name`. The name of a root can be both: that of the
+/// topmost certificate of one chain, which another root has signed, and that of the issuer of another chain's.
+pub fn find_preferred(chains: &[Chain], name: &str) -> Option<usize> {
+    let by_issuer = chains.iter().position(|chain| chain.top_issuer() == name);
+    by_issuer.or_else(|| chains.iter().position(|chain| chain.top_subject() == name))
 }
 
 /// Returns the DNS names and IP addresses that a certificate is for.
@@ -375,7 +382,7 @@ mod tests {
     use openssl::bn::BigNum;
     use openssl::hash::MessageDigest;
     use openssl::pkey::PKey;
-    use openssl::x509::X509Extension;
+    use openssl::x509::{X509Extension, X509Name};
     use proptest::prelude::*;
 
     use super::*;
@@ -412,6 +419,80 @@ mod tests {
         assert_eq!(id.as_deref(), Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"));
     }
 
+    /// A chain of certificates with these names, each issued by the next one, and the last by `root`.
+    fn chain_of(names: &[&str], root: &str) -> Chain {
+        let key = PKey::generate_ed25519().unwrap();
+        let named = |name: &str| {
+            let mut builder = X509Name::builder().unwrap();
+            builder.append_entry_by_text("CN", name).unwrap();
+            builder.build()
+        };
+        let issuers = names.iter().skip(1).chain([&root]);
+        let certificates = names.iter().zip(issuers).map(|(subject, issuer)| {
+            let mut builder = X509::builder().unwrap();
+            builder.set_subject_name(&named(subject)).unwrap();
+            builder.set_issuer_name(&named(issuer)).unwrap();
+            builder.set_pubkey(&key).unwrap();
+            builder.sign(&key, MessageDigest::null()).unwrap();
+            builder.build()
+        });
+        Chain(certificates.collect())
+    }
+
+    /// Let's Encrypt's chains as they are since 2026, in any order; and those of a plain CA.
+    #[test]
+    fn preferred_chains() {
+        const X1: &str = "ISRG Root X1";
+        const X2: &str = "ISRG Root X2";
+        let ecdsa_long: (&[&str], &str) = (&["EE", "YE1", "Root YE", X2], X1);
+        let ecdsa_middle: (&[&str], &str) = (&["EE", "YE1", "Root YE"], X2);
+        let ecdsa_short: (&[&str], &str) = (&["EE", "YE1"], "Root YE");
+        let rsa_long: (&[&str], &str) = (&["EE", "YR1", "Root YR"], X1);
+        let rsa_short: (&[&str], &str) = (&["EE", "YR1"], "Root YR");
+        let plain: (&[&str], &str) = (&["EE", "Sub"], "Root");
+        let with_root: (&[&str], &str) = (&["EE", "Sub", "Root"], "Root");
+        for (preferred, offered, expected) in [
+            // By the issuer, though it is the topmost certificate of the default chain.
+            (X2, vec![ecdsa_long, ecdsa_middle, ecdsa_short], Some(1)),
+            (X2, vec![ecdsa_long, ecdsa_short, ecdsa_middle], Some(2)),
+            (X2, vec![ecdsa_middle, ecdsa_long, ecdsa_short], Some(0)),
+            (X1, vec![ecdsa_long, ecdsa_middle, ecdsa_short], Some(0)),
+            (X1, vec![ecdsa_short, ecdsa_middle, ecdsa_long], Some(2)),
+            (
+                "Root YE",
+                vec![ecdsa_long, ecdsa_middle, ecdsa_short],
+                Some(2),
+            ),
+            (
+                "Root YE",
+                vec![ecdsa_short, ecdsa_long, ecdsa_middle],
+                Some(0),
+            ),
+            (X1, vec![rsa_long, rsa_short], Some(0)),
+            (X1, vec![rsa_short, rsa_long], Some(1)),
+            ("Root YR", vec![rsa_long, rsa_short], Some(1)),
+            // Only by the topmost certificate.
+            (X2, vec![ecdsa_short, ecdsa_long], Some(1)),
+            ("Root YE", vec![ecdsa_long, ecdsa_middle], Some(1)),
+            ("Root YR", vec![rsa_long], Some(0)),
+            ("Sub", vec![plain], Some(0)),
+            ("Root", vec![plain, with_root], Some(0)),
+            ("Root", vec![with_root, plain], Some(0)),
+            // Not at all.
+            (X2, vec![rsa_long, rsa_short], None),
+            ("YE1", vec![ecdsa_long, ecdsa_middle], None),
+            ("EE", vec![ecdsa_long, ecdsa_middle, ecdsa_short], None),
+            ("isrg root x1", vec![ecdsa_long], None),
+        ] {
+            let chains: Vec<Chain> = offered
+                .iter()
+                .map(|(names, root)| chain_of(names, root))
+                .collect();
+            let found = find_preferred(&chains, preferred);
+            assert_eq!(found, expected, "{preferred} {offered:?}");
+        }
+    }
+
     proptest! {
         #![proptest_config(crate::property_tests::config())]
 
@@ -429,7 +510,7 @@ mod tests {
             damaged[place.index(whole.len())] = byte;
             if let Ok(chain) = Chain::from_ca(&damaged) {
                 let _ = (chain.summary(), chain.certificate_id(), chain.not_after(), chain.is_staging());
-                let _ = (chain.leads_to("x"), check_signature(chain.leaf(), chain.top()));
+                let _ = (chain.top_issuer(), check_signature(chain.leaf(), chain.top()));
                 prop_assert!(Chain::from_ca(chain.to_pem().unwrap().as_bytes()).is_ok());
             }
         }

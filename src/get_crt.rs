@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
-use log::{info, warn};
+use log::info;
 use serde_json::{Value, json};
 
 use crate::acme::Purpose;
@@ -21,21 +21,14 @@ use crate::chain::{Chain, Defect};
 use crate::challenge_files::AcmeDir;
 use crate::csr::Csr;
 use crate::deadline::Deadline;
+use crate::download::download_chain;
 use crate::error::Failure;
 use crate::files;
 use crate::options::Options;
 use crate::output::{self, Output};
-use crate::panics;
 use crate::renewal::{self, Renewal};
 use crate::text::{comma_separated, excerpt, first_few};
 use crate::validation::{read_order, wait_until_ready};
-
-/// The least time that the download of an issued certificate is given, even if the deadline is over.
-const DOWNLOAD_GRACE: Duration = Duration::from_secs(4);
-/// How many alternate chains are downloaded, at most, while the issued certificate waits.
-const MAX_ALTERNATES: usize = 10;
-/// How long the downloads of all alternate chains together may take.
-const ALTERNATES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The outcome of a run that has not failed.
 pub enum Outcome {
@@ -425,68 +418,4 @@ fn finalize(
         }
         update = read_order(client, order_url)?;
     }
-}
-
-/// Downloads the chain (§7.4.2), or the one that leads to `preferred` if the CA offers it, and checks it.
-fn download_chain(
-    client: &Client,
-    url: &AcmeUrl,
-    csr: &Csr,
-    preferred: Option<&str>,
-) -> Result<Chain> {
-    let patient = client.with_grace(DOWNLOAD_GRACE);
-    let response = patient.post_as_get(Purpose::Certificate, url)?;
-    let default_chain = Chain::from_ca(&response.body)?;
-    if let Some(Defect::AnotherKey) = default_chain.defect(csr) {
-        // So are the alternates: they are for the same certificate.
-        return Err(Defect::AnotherKey.into());
-    }
-    if let Some(name) = preferred
-        && !default_chain.leads_to(name)
-    {
-        if let Some(chain) = find_alternate_chain(&patient, &response, csr, name) {
-            return Ok(chain);
-        }
-        let top_issuer = default_chain.top_issuer();
-        warn!("no chain of the CA's leads to `{name}`; this one leads to `{top_issuer}`");
-    }
-    default_chain.check(csr)?;
-    Ok(default_chain)
-}
-
-/// Returns the first alternate chain that leads to `preferred` and is fit for the CSR. If the CA offers many, not
-/// all are looked at.
-fn find_alternate_chain(
-    client: &Client,
-    default_response: &Response,
-    csr: &Csr,
-    preferred: &str,
-) -> Option<Chain> {
-    let urls = default_response.alternate_urls();
-    let hurried = client.with_timeout(ALTERNATES_TIMEOUT);
-    for (index, url) in urls.iter().enumerate() {
-        if index == MAX_ALTERNATES || hurried.deadline().remaining().is_zero() {
-            let left = urls.len() - index;
-            let count = urls.len();
-            let seconds = ALTERNATES_TIMEOUT.as_secs();
-            warn!(
-                "{left} of {count} alternate chains were not looked at (the limits are {MAX_ALTERNATES} chains and {seconds} s)"
-            );
-            break;
-        }
-        // A fault in this is no reason to lose the chain that is there.
-        let downloaded = panics::catch(|| {
-            let response = hurried.post_as_get(Purpose::Certificate, url)?;
-            Chain::from_ca(&response.body)
-        });
-        match downloaded {
-            Ok(chain) if chain.leads_to(preferred) => match chain.check(csr) {
-                Ok(()) => return Some(chain),
-                Err(error) => warn!("the chain to `{preferred}` cannot be used: {error:#}"),
-            },
-            Ok(_) => {}
-            Err(error) => warn!("an alternate chain cannot be used: {error:#}"),
-        }
-    }
-    None
 }

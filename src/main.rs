@@ -11,6 +11,7 @@ mod challenge_files;
 mod csr;
 mod deadline;
 mod directory;
+mod download;
 mod error;
 mod files;
 mod get_crt;

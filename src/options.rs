@@ -59,8 +59,9 @@ pub struct Options {
 
     /// Of the CA's chains, the one from issuer NAME
     ///
-    /// That is the one whose topmost certificate was issued by, or is, NAME.
-    /// Without such a chain it is the CA's own choice, with a warning.
+    /// The one whose topmost certificate was issued by NAME or, if there is
+    /// none, whose topmost certificate is NAME. If there is neither, it is
+    /// the CA's own choice, with a warning that lists what the CA offers.
     #[arg(long, value_name = "NAME", help_heading = OUTPUT, verbatim_doc_comment)]
     pub preferred_chain: Option<String>,
 

@@ -7,18 +7,28 @@ use anyhow::{Context, Result, bail};
 use log::{info, warn};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Public};
+use openssl::pkey::{Id, PKey, PKeyRef, Public};
 use openssl::stack::Stack;
 use openssl::x509::{GeneralName, GeneralNameRef, X509, X509ExtensionRef, X509NameEntryRef};
 use openssl::x509::{X509Req, X509ReqRef};
 
 use crate::acme::resources::Identifier;
 use crate::deadline::Deadline;
+use crate::der;
 use crate::files;
 use crate::text::excerpt;
 
-/// The DER encoding of the object identifier of subjectAltName (RFC 5280 §4.2.1.6).
-const SUBJECT_ALT_NAME_OID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+// Object identifiers, as DER has them.
+/// subjectAltName (RFC 5280 §4.2.1.6): 2.5.29.17.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// TLS features, such as must-staple (RFC 7633): 1.3.6.1.5.5.7.1.24.
+const TLS_FEATURE: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18];
+/// RSA with SHA-1 (RFC 8017): 1.2.840.113549.1.1.5.
+const RSA_WITH_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05];
+/// ECDSA with SHA-1 (RFC 3279 §2.2.3): 1.2.840.10045.4.1.
+const ECDSA_WITH_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
+/// The fewest bits of an RSA key that CAs take (Baseline Requirements §6.1.5).
+const RSA_BITS_MIN: i32 = 2048;
 
 /// The most names that are taken. No CA is known that takes as many, most take a hundred. This bounds the searches
 /// among the names.
@@ -56,6 +66,8 @@ impl Csr {
         if !request.verify(&key).unwrap_or(false) {
             bail!("the CSR's signature does not verify, so the file is damaged");
         }
+        check_key(&key)?;
+        check_signature_algorithm(&request)?;
         let identifiers = requested_names(&request)?;
         Ok(Csr {
             request,
@@ -115,18 +127,12 @@ fn requested_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
 fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identifier>> {
     refuse_wildcard(text)?;
     if alternatives.is_empty() {
-        let name = dns_name_or_ip(text)?;
-        warn_of_lone_common_name(&name);
-        return Ok(Some(name));
+        return Ok(Some(dns_name_or_ip(text)?));
     }
     match dns_name_or_ip(text) {
         Ok(name) if alternatives.contains(&name) => Ok(Some(name)),
         // A host name that somebody forgot to repeat among the alternative names.
-        Ok(Identifier::Dns(name)) if name.contains('.') => {
-            let name = Identifier::Dns(name);
-            warn_of_lone_common_name(&name);
-            Ok(Some(name))
-        }
+        Ok(Identifier::Dns(name)) if name.contains('.') => Ok(Some(Identifier::Dns(name))),
         Ok(_) | Err(_) => {
             let text = excerpt(text);
             info!("Ignoring the common name `{text}`, which is no host name");
@@ -142,10 +148,45 @@ fn dns_name_or_ip(text: &str) -> Result<Identifier> {
     }
 }
 
-fn warn_of_lone_common_name(name: &Identifier) {
-    warn!(
-        "{name} is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that"
-    );
+/// Checks that CAs take a certificate's key. What Let's Encrypt does not take, others may.
+fn check_key(key: &PKeyRef<Public>) -> Result<()> {
+    match key.id() {
+        Id::RSA => {
+            let rsa = key.rsa()?;
+            let bits = rsa.n().num_bits();
+            if bits < RSA_BITS_MIN {
+                bail!("the CSR's RSA key has {bits} bits, and CAs take {RSA_BITS_MIN} or more");
+            }
+            if rsa.e().to_vec() == [3] {
+                warn_of_lets_encrypt("has an RSA key with the exponent 3");
+            }
+        }
+        Id::EC if key.ec_key()?.group().curve_name() == Some(Nid::SECP521R1) => {
+            warn_of_lets_encrypt("has a key on the curve P-521");
+        }
+        Id::ED25519 => warn_of_lets_encrypt("has an Ed25519 key"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Warns of something that Let's Encrypt refuses when it gets the CSR, which is after all names are proven.
+fn warn_of_lets_encrypt(finding: &str) {
+    warn!("the CSR {finding}, which Let's Encrypt does not take");
+}
+
+/// Checks that CAs take the way in which the CSR is signed.
+fn check_signature_algorithm(request: &X509ReqRef) -> Result<()> {
+    let der = request.to_der()?;
+    // RFC 2986 §4.2: a sequence of what is signed, the algorithm and the signature.
+    let algorithm = der::first_value(&der)
+        .and_then(|(content, _)| der::first_value(content))
+        .and_then(|(_signed, rest)| der::first_value(rest))
+        .and_then(|(algorithm, _)| der::object_identifier(algorithm));
+    if algorithm == Some(RSA_WITH_SHA1) || algorithm == Some(ECDSA_WITH_SHA1) {
+        bail!("the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256");
+    }
+    Ok(())
 }
 
 /// Returns the names of the CSR's SAN extension, in order.
@@ -158,8 +199,13 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     };
     let mut san_extensions = Vec::new();
     for extension in &extensions {
-        if is_subject_alt_name(&extension.to_der()?) {
-            san_extensions.push(extension);
+        let der = extension.to_der()?;
+        let identifier =
+            der::first_value(&der).and_then(|(content, _)| der::object_identifier(content));
+        match identifier {
+            Some(SUBJECT_ALT_NAME) => san_extensions.push(extension),
+            Some(TLS_FEATURE) => warn_of_lets_encrypt("asks for must-staple"),
+            _ => {}
         }
     }
     let mut identifiers = Vec::new();
@@ -192,18 +238,6 @@ fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralNa
     })
 }
 
-/// Whether the DER of an extension is that of a SAN extension.
-fn is_subject_alt_name(der: &[u8]) -> bool {
-    // X.690 §8.1: a tag (one byte) and a length (one byte, which may say how many more bytes it takes). The object
-    // identifier follows.
-    let more_length_bytes = match der.get(1) {
-        Some(&length) if length >= 0x80 => usize::from(length - 0x80),
-        _ => 0,
-    };
-    let content = der.get(2 + more_length_bytes..).unwrap_or_default();
-    content.starts_with(SUBJECT_ALT_NAME_OID)
-}
-
 /// Returns a name of a certificate or CSR as an identifier, if it is a DNS name or an IP address. The
 /// DNS name may be one that no CA would accept.
 pub fn from_general_name(name: &GeneralNameRef) -> Option<Identifier> {
@@ -225,12 +259,15 @@ pub fn from_general_name(name: &GeneralNameRef) -> Option<Identifier> {
 /// It is a wildcard, or not a DNS name.
 fn checked_dns_name(name: &str) -> Result<Identifier> {
     refuse_wildcard(name)?;
+    if let Ok(address) = name.parse::<IpAddr>() {
+        bail!("the CSR has the IP address {address} as a DNS name; write it as IP:{address}");
+    }
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| {
         let length = label.len();
         (1..=63).contains(&length) && label.bytes().all(is_allowed)
     };
-    // A name that ends in a number would be taken for an IPv4 address.
+    // A name that ends in a number could be taken for an IPv4 address.
     let last_label = name.rsplit('.').next().unwrap_or_default();
     let ends_in_number = last_label.parse::<u64>().is_ok();
     if name.len() > 253 || !name.split('.').all(is_label) || ends_in_number {

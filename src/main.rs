@@ -10,6 +10,7 @@ mod chain;
 mod challenge_files;
 mod csr;
 mod deadline;
+mod der;
 mod directory;
 mod download;
 mod error;

@@ -549,6 +549,89 @@ hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
     }
 }
 
+/// A user whose CSR was made by these options of `openssl req`.
+fn with_csr_by(options: &str) -> Setup<SilentCa> {
+    let setup = Setup::with_silent_ca();
+    let csr = setup.path("domain.csr");
+    let mut arguments = vec![
+        "req",
+        "-new",
+        "-nodes",
+        "-keyout",
+        "/dev/null",
+        "-subj",
+        "/",
+    ];
+    arguments.extend(["-out", csr.to_str().unwrap()]);
+    arguments.extend(options.split(' '));
+    openssl(&arguments);
+    setup
+}
+
+#[test]
+fn csr_that_no_ca_takes_is_refused() {
+    let name = "-addext subjectAltName=DNS:a.test";
+    let small = with_csr_by(&format!("{name} -newkey rsa:1024"));
+    small.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR's RSA key has 1024 bits, and CAs take 2048 or more
+
+"#]]);
+    let rsa = with_csr_by(&format!("{name} -newkey rsa:2048 -sha1"));
+    rsa.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
+
+"#]]);
+    let ec = with_csr_by(&format!(
+        "{name} -newkey ec -pkeyopt ec_paramgen_curve:P-256 -sha1"
+    ));
+    ec.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
+
+"#]]);
+    let address = with_csr_by("-newkey rsa:2048 -addext subjectAltName=DNS:192.0.2.1");
+    address.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+error: Error loading domain.csr: the CSR has the IP address 192.0.2.1 as a DNS name; write it as IP:192.0.2.1
+
+"#]]);
+}
+
+/// Let's Encrypt would refuse these when all names are proven. Other CAs may take them.
+#[test]
+fn csr_that_lets_encrypt_does_not_take_is_a_warning() {
+    let name = "-addext subjectAltName=DNS:a.test";
+    for (options, warning) in [
+        (
+            "-newkey ec -pkeyopt ec_paramgen_curve:P-521",
+            "has a key on the curve P-521",
+        ),
+        ("-newkey ed25519", "has an Ed25519 key"),
+        (
+            "-newkey rsa:2048 -pkeyopt rsa_keygen_pubexp:3",
+            "has an RSA key with the exponent 3",
+        ),
+        (
+            "-newkey rsa:2048 -addext tlsfeature=status_request",
+            "asks for must-staple",
+        ),
+    ] {
+        let setup = with_csr_by(&format!("{name} {options}"));
+        // The run ends at something else.
+        let run = setup.getcrt().args(&["--acme-dir", "nowhere"]);
+        let outcome = run.outcome();
+        outcome.failed("--acme-dir nowhere").says(&format!(
+            "\nwarning: the CSR {warning}, which Let's Encrypt does not take\n"
+        ));
+    }
+}
+
 #[test]
 fn csr_with_too_many_names_is_refused() {
     let setup = Setup::with_silent_ca();
@@ -830,6 +913,7 @@ fn csr_for_the_account_key_is_refused() {
         setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
+warning: the CSR has an Ed25519 key, which Let's Encrypt does not take
 error: CSR contains a public key for a known account, namely the account key's own
 hint: the certificate needs a key of its own: make one, and the CSR with it
 

@@ -348,7 +348,6 @@ fn common_name_only() {
     both.setup.csr("/CN=lone.test", &[]);
     both.setup.resolve(&["lone.test"]);
     both.compare("", str![[r#"
-+ prints warning: lone.test is the CSR's common name and no subject alternative name; some CAs (Let's Encrypt) refuse that
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 - prints Traceback (most recent call last):
 + prints error: order https://localhost:[PORT]/my-order/[ID]: https://localhost:[PORT]/finalize-order/[ID]: HTTP 403, Order includes different number of DNSnames identifiers than CSR specifies (urn:ietf:params:acme:error:unauthorized)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
-use log::info;
+use log::{Level, info, log};
 use serde_json::{Value, json};
 
 use crate::acme::Purpose;
@@ -11,7 +11,9 @@ use crate::acme::account_key::{AccountKey, base64url};
 use crate::acme::client::{Client, Submission};
 use crate::acme::polling::{Polling, Update};
 use crate::acme::problem::{is_refusal, is_refusal_but_no_rate_limit};
-use crate::acme::resources::{AcmeUrl, Directory, FINISHED_BY_ANOTHER_RUN, Order, Status};
+use crate::acme::resources::{
+    AcmeUrl, Directory, FINISHED_BY_ANOTHER_RUN, Identifier, Order, Status,
+};
 use crate::acme::response::Response;
 use crate::acme::retry::{Effect, Retries};
 use crate::authorize::{
@@ -86,7 +88,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
 
     // The connections are for the names. Account and order need no more than one.
     let first_order = client.with_connections_ahead(csr.identifiers.len(), || {
-        register_account(&client, directory, options)?;
+        register_account(&client, directory, options, &csr)?;
         place_order(&client, directory, options, &csr, replaces.as_deref())
     })?;
     let mut completed = complete_order(&client, &first_order, options, &csr, &acme_dir);
@@ -206,7 +208,12 @@ fn check_keys_differ(account_key: &AccountKey, csr: &Csr) -> Result<()> {
 }
 
 /// Makes the account known to the CA, or finds it, and updates its contacts (§7.3).
-fn register_account(client: &Client, directory: &Directory, options: &Options) -> Result<()> {
+fn register_account(
+    client: &Client,
+    directory: &Directory,
+    options: &Options,
+    csr: &Csr,
+) -> Result<()> {
     info!("Registering account...");
     let (account_url, response) = find_or_create_account(client, directory, options)
         .context("cannot register the account")?;
@@ -220,6 +227,13 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
         }
     } else {
         info!("Already registered! Account ID: {account_url}");
+    }
+    if let Some(record) = caa_record(directory, &account_url, csr) {
+        let level = if is_new { Level::Info } else { Level::Debug };
+        log!(
+            level,
+            "With this record in the DNS, nobody else gets certificates for the name: {record}"
+        );
     }
 
     if let Some(contacts) = &options.contact {
@@ -235,6 +249,22 @@ fn register_account(client: &Client, directory: &Directory, options: &Options) -
         }
     }
     Ok(())
+}
+
+/// Returns the CAA record that lets this account alone get certificates for the first DNS name of the CSR, by http-01
+/// alone (RFC 8657). `None` if the CA does not say how records name it.
+fn caa_record(directory: &Directory, account_url: &AcmeUrl, csr: &Csr) -> Option<String> {
+    let identity = directory.caa_identity()?;
+    let name = csr
+        .identifiers
+        .iter()
+        .find_map(|identifier| match identifier {
+            Identifier::Dns(name) => Some(name),
+            Identifier::Ip(_) => None,
+        })?;
+    Some(format!(
+        "{name}. CAA 0 issue \"{identity}; accounturi={account_url}; validationmethods=http-01\""
+    ))
 }
 
 /// Checks that the account can be used (§7.1.2). One without a status is taken for valid.

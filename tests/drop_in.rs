@@ -602,6 +602,7 @@ fn name_that_the_ca_refuses() {
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 - prints Traceback (most recent call last):
 + prints error: cannot create the order: https://localhost:[PORT]/order-plz: HTTP 400, Order included an identifier for which issuance is forbidden by policy: "refused.test" (urn:ietf:params:acme:error:rejectedIdentifier)
++ prints hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]]);
 }
@@ -617,6 +618,7 @@ fn name_that_the_ca_cannot_validate() {
 - prints Traceback (most recent call last):
 + prints error: order https://localhost:[PORT]/my-order/[ID]: Challenge did not pass for a.test: Get "http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]": dial tcp 127.0.0.2:[PORT]: connect: connection refused (urn:ietf:params:acme:error:connection)
 + prints   a.test: Get "http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]": dial tcp 127.0.0.2:[PORT]: connect: connection refused (urn:ietf:params:acme:error:connection)
++ prints hint: open port 80 of the web server to the whole internet, at every address in the name's A and AAAA records
 + asks for the order
 - leaves a challenge file
 

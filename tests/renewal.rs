@@ -185,10 +185,7 @@ Registering account...
 Already registered! Account ID: https://localhost:[PORT]/my-account/[ID]
 Creating new order...
 Order created!
-Verifying a.test...
-Verifying www.a.test...
-a.test verified!
-www.a.test verified!
+...
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
 Checked: key, names, dates and signature
@@ -211,12 +208,7 @@ Registering account...
 Already registered! Account ID: https://localhost:[PORT]/my-account/[ID]
 Creating new order...
 Order created!
-Verifying a.test...
-Verifying www.a.test...
-Verifying new.test...
-a.test verified!
-www.a.test verified!
-new.test verified!
+...
 Signing certificate...
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 3 names
 Checked: key, names, dates and signature
@@ -451,6 +443,7 @@ Creating new order...
 The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
 cert.pem is as it was, and ends in [..] days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]]);
     assert_eq!(setup.ca.count("newOrder"), 3);
@@ -479,6 +472,7 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 cert.pem is as it was, and ends in [..] days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rateLimited)
+hint: wait until the limit has passed; for tests, use --staging
 
 "#]]);
     assert_eq!(setup.ca.count("newOrder"), 2);
@@ -826,6 +820,7 @@ Creating new order...
 The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 cert.pem is as it was, and ends in 40 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]],
     );
@@ -846,6 +841,7 @@ Creating new order...
 The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 20 days and [..] hours
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]],
     );
@@ -866,6 +862,7 @@ Creating new order...
 The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 warning: cert.pem is as it was, and ends in 2 days and [..] hours ONLY
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]],
     );
@@ -1020,6 +1017,7 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 warning: cert.pem is as it was, and HAS ENDED
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]]);
 }

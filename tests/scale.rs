@@ -235,6 +235,7 @@ Order created!
 Verifying n57.test...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
   n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir on every server to which the name's A and AAAA records point
 
 "#]],
     );

@@ -379,8 +379,10 @@ fn final_error(mut failure: Failure, reason: Reason, url: &AcmeUrl) -> Error {
             Some(format!("the CA asks to come back after {moment}"))
         }
     };
-    // A hint about the cause is worth more than one about the time.
-    failure.hint = failure.hint.or(hint);
+    failure.hint = match (failure.hint, hint) {
+        (Some(about_cause), Some(about_time)) => Some(format!("{about_time}; {about_cause}")),
+        (about_cause, about_time) => about_cause.or(about_time),
+    };
     Error::new(failure).context(url.to_string())
 }
 

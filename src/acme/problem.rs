@@ -55,11 +55,26 @@ impl Problem {
         lines
     }
 
-    /// Returns a failure with this message, to which the problem adds its type and its subproblems.
+    /// Returns a failure with this message, to which the problem adds its type, its subproblems and a hint.
     pub fn to_failure(&self, message: String) -> Failure {
         let mut failure = Failure::new(message).with_details(self.subproblem_lines());
         failure.problem_type = self.text("type").map(str::to_owned);
+        failure.hint = self.hint().map(str::to_owned);
         failure
+    }
+
+    /// Returns what the user can do about a problem of this type, or about the first subproblem of a known type.
+    fn hint(&self) -> Option<&'static str> {
+        let own_type = self.text("type").unwrap_or_default();
+        let own_hint = own_type.strip_prefix(ACME_ERROR).and_then(hint_for);
+        if own_hint.is_some() {
+            return own_hint;
+        }
+        let subproblems = self.0["subproblems"].as_array().into_iter().flatten();
+        let types = subproblems.filter_map(|subproblem| subproblem["type"].as_str());
+        types
+            .filter_map(|it| it.strip_prefix(ACME_ERROR))
+            .find_map(hint_for)
     }
 }
 
@@ -79,9 +94,56 @@ impl fmt::Display for Problem {
 }
 
 impl From<Problem> for Failure {
-    /// The message is the problem's own words.
+    /// Returns the failure of a name that the CA has tried to validate. The message is the problem's own words.
     fn from(problem: Problem) -> Failure {
-        problem.to_failure(problem.to_string())
+        let mut failure = problem.to_failure(problem.to_string());
+        // Elsewhere this type means that the account may not do something.
+        if problem.is("unauthorized") {
+            failure.hint = Some(WRONG_FILE_HINT.to_owned());
+        }
+        failure
+    }
+}
+
+/// The hint on a validation that has found something else than the challenge file.
+const WRONG_FILE_HINT: &str = "make /.well-known/acme-challenge/ lead to the directory of --acme-dir on every server to which the name's A and AAAA records point";
+
+/// Returns what the user can do about an ACME error of this type (§6.7 and the documents that add to its table).
+fn hint_for(error_type: &str) -> Option<&'static str> {
+    match error_type {
+        "accountDoesNotExist" => {
+            Some("check that --account-key and --directory-url belong together")
+        }
+        "badCSR" => Some(
+            "make another CSR, for a key that this CA takes (RSA with 2048 bits and P-256 are taken everywhere)",
+        ),
+        "badPublicKey" => {
+            Some("make another key: RSA with 2048 bits and P-256 are taken everywhere")
+        }
+        "badSignatureAlgorithm" => Some(
+            "make another account key: RSA with 2048 bits and P-256 are taken everywhere, P-521 and Ed25519 by few CAs",
+        ),
+        "caa" => Some(
+            "change the name's CAA record in the DNS, which does not let this CA issue for this account by http-01",
+        ),
+        "connection" => Some(
+            "open port 80 of the web server to the whole internet, at every address in the name's A and AAAA records",
+        ),
+        "dns" => Some(
+            "repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures",
+        ),
+        "invalidProfile" => Some("choose one of the CA's profiles with --profile, or leave it out"),
+        "orderNotReady" => Some("run getcrt again, which makes a new order"),
+        "rejectedIdentifier" => Some(
+            "leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)",
+        ),
+        "tls" => {
+            Some("serve the challenge files by plain http on port 80, without a redirect to https")
+        }
+        "unsupportedIdentifier" => {
+            Some("leave out the kinds of names that this CA does not know, such as IP addresses")
+        }
+        _ => None,
     }
 }
 

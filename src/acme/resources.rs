@@ -91,6 +91,17 @@ impl Directory {
         self.meta["website"].as_str()
     }
 
+    /// Returns the domain name by which CAA records name this CA (RFC 8659 §4.2), if the CA says which.
+    pub fn caa_identity(&self) -> Option<&str> {
+        let first = self.meta["caaIdentities"][0].as_str()?;
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+        if first.bytes().all(is_allowed) {
+            Some(first)
+        } else {
+            None
+        }
+    }
+
     /// Whether the CA has renewal information (RFC 9773), and so knows what `replaces` means.
     pub fn has_renewal_info(&self) -> bool {
         self.renewal_info.is_string()

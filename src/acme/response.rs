@@ -155,19 +155,26 @@ impl Response {
     /// Returns what the user is told about an error status with a problem document.
     fn failure(&self, problem: &Problem) -> Failure {
         let failure = problem.to_failure(format!("HTTP {}, {problem}", self.status));
-        // §7.3.3: the user has to agree to something on the page that `instance` names.
+        // §7.3.3: the user has to agree to something on the page that `instance` names, perhaps to new terms.
         if problem.is("userActionRequired")
             && let Some(page) = problem.text("instance")
         {
-            return failure.with_hint(format!("the CA wants you to visit {}", excerpt(page)));
+            let mut hint = format!("visit {}, where the CA wants you to act", excerpt(page));
+            if let Some(terms) = self.linked("terms-of-service").first() {
+                hint += &format!(" (its terms of service are {})", excerpt(terms));
+            }
+            return failure.with_hint(hint);
         }
-        // §6.6: the CA can link to a page about the limit. Otherwise, the hint is when the limit ends.
-        if problem.is("rateLimited")
-            && self.retry_after().is_none()
-            && let Some(page) = self.linked("help").first()
-        {
-            let page = excerpt(page);
-            return failure.with_hint(format!("see {page}, where the CA explains this limit"));
+        // §6.6: the CA can link to a page about the limit, or say with Retry-After when it ends.
+        if problem.is("rateLimited") {
+            if let Some(page) = self.linked("help").first() {
+                let page = excerpt(page);
+                return failure.with_hint(format!("see {page}, where the CA explains this limit"));
+            }
+            if self.retry_after().is_none() {
+                return failure
+                    .with_hint("wait until the limit has passed; for tests, use --staging");
+            }
         }
         failure
     }

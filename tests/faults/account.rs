@@ -136,6 +136,7 @@ fn changed_terms_are_linked() {
         ca.tamper("newAccount", |reply, _| {
             reply.problem(403, "userActionRequired", "the terms have changed");
             reply.edit(|problem| problem["instance"] = json!("https://ca.test/agree"));
+            reply.header("Link", "<https://ca.test/terms/2>;rel=\"terms-of-service\"");
         })
     });
     setup.fails(str![[r#"
@@ -146,7 +147,7 @@ Getting directory...
 Directory found!
 Registering account...
 error: cannot register the account: https://localhost:[PORT]/new-account: HTTP 403, the terms have changed (urn:ietf:params:acme:error:userActionRequired)
-hint: the CA wants you to visit https://ca.test/agree
+hint: visit https://ca.test/agree, where the CA wants you to act (its terms of service are https://ca.test/terms/2)
 
 "#]]);
 }
@@ -182,6 +183,7 @@ Getting directory...
 Directory found!
 Registering account...
 error: cannot register the account: https://localhost:[PORT]/new-account: HTTP 400, not that one (urn:ietf:params:acme:error:badSignatureAlgorithm); it takes ["RS256","ES384"]
+hint: make another account key: RSA with 2048 bits and P-256 are taken everywhere, P-521 and Ed25519 by few CAs
 
 "#]]);
 }
@@ -212,4 +214,60 @@ Creating new order...
 error: cannot create the order: the CA's reply has no Location header
 
 "#]]);
+}
+
+/// A CA that says how CAA records name it.
+fn with_caa_identities(identities: Value) -> Setup<FakeCa> {
+    let tell = move |reply: &mut Reply, _: usize| {
+        reply.edit(|directory| directory["meta"]["caaIdentities"] = identities.clone());
+    };
+    let find = |reply: &mut Reply, count| {
+        if count > 0 {
+            reply.status = 200;
+        }
+    };
+    Setup::with_fake_ca(|ca| ca.tamper("directory", tell).tamper("newAccount", find))
+}
+
+#[test]
+fn caa_record_is_shown_when_the_account_is_registered() {
+    let setup = with_caa_identities(json!(["ca.test", "ca.example"]));
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+With this record in the DNS, nobody else gets certificates for the name: a.test. CAA 0 issue "ca.test; accounturi=https://localhost:[PORT]/account/1; validationmethods=http-01"
+Creating new order...
+Order created!
+Verifying a.test...
+Verifying b.test...
+Verifying c.test...
+a.test verified!
+b.test verified!
+c.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 3 names
+Checked: key, names, dates and signature
+Certificate signed!
+
+"#]]);
+    // Not again, but for -v.
+    let line = |outcome: &Outcome| {
+        let lines = outcome.stderr.lines();
+        lines.filter(|line| line.contains("CAA 0 issue")).count()
+    };
+    assert_eq!(line(&setup.issues()), 0);
+    assert_eq!(line(&setup.getcrt().arg("-v").outcome()), 1);
+}
+
+#[test]
+fn no_caa_record_is_shown_where_the_ca_does_not_say_how() {
+    for identities in [json!(null), json!([]), json!(7), json!(["ca.test\"; x"])] {
+        with_caa_identities(identities).issues().says_not("CAA");
+    }
 }

@@ -70,6 +70,7 @@ Creating new order...
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no\u{1b}[31m red\r\nerror: fake\u{202e}txet\0 (urn:ietf:params:acme:error:rejectedIdentifier)
   b.test: bad \u{7}name (urn:x:malformed)
   c\n.test: worse\u{2066} name (urn:x:caa)
+hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
 "#]]);
 }

@@ -153,6 +153,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+hint: change the name's CAA record in the DNS, which does not let this CA issue for this account by http-01
 
 "#]]);
     assert_eq!(setup.ca.count("authorization"), 0);
@@ -489,6 +490,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa)
+hint: change the name's CAA record in the DNS, which does not let this CA issue for this account by http-01
 
 "#]]);
 }
@@ -522,6 +524,7 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: CAA forbids it (urn:ietf:params:acme:error:caa): https://localhost:[PORT]/authorization/[..]: HTTP 404, no such authorization (urn:ietf:params:acme:error:malformed)
+hint: change the name's CAA record in the DNS, which does not let this CA issue for this account by http-01
 
 "#]]);
 }
@@ -874,6 +877,70 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, the CA gives no reason
   no (urn:x:caa)
+
+"#]]);
+}
+
+/// Each type of problem that a user can cure has a hint, and others have none.
+#[test]
+fn hints_on_problems() {
+    for (kind, hint) in [
+        ("accountDoesNotExist", "--account-key"),
+        ("badCSR", "make another CSR"),
+        ("badPublicKey", "make another key"),
+        ("badSignatureAlgorithm", "make another account key"),
+        ("caa", "CAA record"),
+        ("connection", "open port 80"),
+        ("dns", "DNSSEC"),
+        ("invalidProfile", "--profile"),
+        ("rateLimited", "--staging"),
+        ("rejectedIdentifier", "--profile shortlived"),
+        ("tls", "plain http"),
+        ("unsupportedIdentifier", "leave out"),
+        ("externalAccountRequired", ""),
+        ("malformed", ""),
+        ("unauthorized", ""),
+        ("newAndUnknown", ""),
+    ] {
+        let refuse = move |reply: &mut Reply, _: usize| reply.problem(403, kind, "no");
+        let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", refuse));
+        let outcome = setup.fails_with("HTTP 403, no");
+        let shown = outcome
+            .stderr
+            .lines()
+            .find(|line| line.starts_with("hint: "));
+        match shown {
+            Some(line) => assert!(!hint.is_empty() && line.contains(hint), "{kind}: {line}"),
+            None => assert!(hint.is_empty(), "{kind}: no hint"),
+        }
+    }
+}
+
+/// The CA's own problem is a summary; the cause is in what it lists.
+#[test]
+fn hint_on_the_first_subproblem_that_is_known() {
+    let refuse = |reply: &mut Reply, _: usize| {
+        let problem = |kind: &str| json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": "no"});
+        let mut body = problem("malformed");
+        body["subproblems"] = json!([problem("unknown"), problem("caa"), problem("dns")]);
+        reply.replace(403, &body.to_string());
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", refuse));
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no (urn:ietf:params:acme:error:malformed)
+  no (urn:ietf:params:acme:error:unknown)
+  no (urn:ietf:params:acme:error:caa)
+  no (urn:ietf:params:acme:error:dns)
+hint: change the name's CAA record in the DNS, which does not let this CA issue for this account by http-01
 
 "#]]);
 }

@@ -31,6 +31,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
   b.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
   c.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir on every server to which the name's A and AAAA records point
 
 "#]]);
     assert_eq!(listing(&setup.path("elsewhere")), [""; 0]);
@@ -105,6 +106,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: no such host (urn:ietf:params:acme:error:dns)
   b.test: no such host (urn:ietf:params:acme:error:dns)
   c.test: no such host (urn:ietf:params:acme:error:dns)
+hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
 }
@@ -133,6 +135,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: no such host (urn:ietf:params:acme:error:dns)
   b.test: no such host (urn:ietf:params:acme:error:dns)
   c.test: no such host (urn:ietf:params:acme:error:dns)
+hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
 }
@@ -160,6 +163,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: no such host (urn:ietf:params:acme:error:dns)
   b.test: no such host (urn:ietf:params:acme:error:dns)
   c.test: no such host (urn:ietf:params:acme:error:dns)
+hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
 }
@@ -200,6 +204,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: no such host (urn:ietf:params:acme:error:dns)
   b.test: no such host (urn:ietf:params:acme:error:dns)
   c.test: no such host (urn:ietf:params:acme:error:dns)
+hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
 }
@@ -233,6 +238,7 @@ error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test
   a.test: no such host (urn:ietf:params:acme:error:dns)
   b.test: no such host (urn:ietf:params:acme:error:dns)
   c.test: no such host (urn:ietf:params:acme:error:dns)
+hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
 }

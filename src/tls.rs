@@ -96,7 +96,8 @@ impl<C: Connector> Connector for TlsConnector<C> {
     }
 }
 
-/// Does the handshake. If the context verifies servers, their certificate must be for `host`.
+/// Does the handshake. If the context verifies servers, their certificate must have `host` among its subject
+/// alternative names. Its common name does not count (RFC 9525 §2): name constraints may not apply to it.
 fn handshake(
     context: &SslContext,
     host: &str,
@@ -113,7 +114,9 @@ fn handshake(
             // SNI is for names only (RFC 6066 §3).
             ssl.set_hostname(host)?;
             let parameters = ssl.param_mut();
-            parameters.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+            parameters.set_hostflags(
+                X509CheckFlags::NO_PARTIAL_WILDCARDS | X509CheckFlags::NEVER_CHECK_SUBJECT,
+            );
             parameters.set_host(host)?;
         }
     }

@@ -11,6 +11,7 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -193,7 +194,8 @@ fn get_from(address: SocketAddr, uri: &Uri, deadline: &Deadline) -> Result<Respo
         .output_buffer_size(BUFFER_BYTES)
         .timeout_global(Some(deadline.remaining().max(MIN_TIMEOUT)))
         .build();
-    let connector = TlsConnector::new(Trust::without_verification(), TcpConnector::default());
+    let trust = Arc::new(Trust::without_verification());
+    let connector = TlsConnector::new(trust, TcpConnector::default());
     let agent = Agent::with_parts(config, connector, OneAddress(address));
 
     let (parts, body) = agent.get(uri).call()?.into_parts();

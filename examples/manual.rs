@@ -45,12 +45,13 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
         "ENVIRONMENT",
         &[
             (
-                "HTTPS_PROXY",
-                "The proxy through which the CA is reached. The look at the challenge files uses none.",
+                "HTTPS_PROXY, ALL_PROXY",
+                "The http or https proxy through which the CA is reached. The first that is not empty counts, and \
+                 small letters come before capitals, as for curl(1). The look at the challenge files uses none.",
             ),
             (
                 "NO_PROXY",
-                "Hosts that are reached without it, with commas between them.",
+                "Hosts that are reached without it, with commas between them. Names below them are, too.",
             ),
             (
                 "SSL_CERT_FILE, SSL_CERT_DIR",

@@ -22,6 +22,7 @@ mod panics;
 mod parallel;
 #[cfg(test)]
 mod property_tests;
+mod proxy;
 mod renewal;
 mod resolver;
 mod self_check;

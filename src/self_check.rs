@@ -11,6 +11,7 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -24,8 +25,9 @@ use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
 use crate::resolver::ThreadedResolver;
+use crate::text::beginning;
 use crate::tls::TlsConnector;
-use crate::trace::Exchange;
+use crate::trace::{Exchange, MAX_LOCATION_CHARS, MAX_WEB_BODY_CHARS, Server};
 use crate::trust::Trust;
 
 /// How long the check of one name may take, with all its addresses and redirects.
@@ -38,8 +40,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_REDIRECTS: usize = 10;
 /// How much of a body is read, in bytes.
 const MAX_BODY_BYTES: u64 = 4096;
-/// How much of a wrong body is shown, in bytes.
-const MAX_SHOWN_BYTES: usize = 60;
 
 /// What the check found.
 pub enum Finding {
@@ -96,12 +96,17 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
             Some(location) if (300..400).contains(&status) => location.to_str()?,
             _ => return Ok(response),
         };
-        route.add(format!("HTTP {status} to {location}"));
+        let shown_location = beginning(location, MAX_LOCATION_CHARS);
+        route.add(format!("HTTP {status} to {shown_location}"));
         ensure!(
             [301, 302, 307, 308].contains(&status),
             "validators do not follow HTTP {status}"
         );
-        uri = redirect_target(&uri, location)?;
+        let target = redirect_target(&uri, location)?;
+        if !is_same_host(&uri, &target) {
+            route.leads_to_another_host = true;
+        }
+        uri = target;
         // A URL without a port goes to 80 or 443.
         if let Some(other_port) = uri.port_u16() {
             ensure!(
@@ -115,7 +120,12 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
 
 /// Sends one request, and shows it and the response if the user wants to see them.
 fn get(uri: &Uri, route: &mut Route, deadline: &Deadline) -> Result<Response> {
-    let exchange = Exchange::with_the_web_server(uri);
+    let server = if route.leads_to_another_host {
+        Server::OtherHost
+    } else {
+        Server::Web
+    };
+    let exchange = Exchange::of_the_self_check(server, uri);
     let result =
         choose_address(uri, route, deadline).and_then(|address| get_from(address, uri, deadline));
     if let Some(exchange) = exchange {
@@ -193,7 +203,8 @@ fn get_from(address: SocketAddr, uri: &Uri, deadline: &Deadline) -> Result<Respo
         .output_buffer_size(BUFFER_BYTES)
         .timeout_global(Some(deadline.remaining().max(MIN_TIMEOUT)))
         .build();
-    let connector = TlsConnector::new(Trust::without_verification(), TcpConnector::default());
+    let trust = Arc::new(Trust::without_verification());
+    let connector = TlsConnector::new(trust, TcpConnector::default());
     let agent = Agent::with_parts(config, connector, OneAddress(address));
 
     let (parts, body) = agent.get(uri).call()?.into_parts();
@@ -256,6 +267,11 @@ fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
     Ok(uri)
 }
 
+fn is_same_host(one: &Uri, other: &Uri) -> bool {
+    let name = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    name(one) == name(other)
+}
+
 /// Whether the same request may succeed in a moment.
 fn is_worth_a_retry(answer: &Result<Response>) -> bool {
     match answer {
@@ -283,8 +299,14 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
         Ok(response) => {
             let status = response.status;
             let body = &response.body;
-            let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]);
-            let seen = format!("HTTP {status} with the body `{}`", beginning.trim());
+            let seen = if route.leads_to_another_host {
+                // It may be one that only this machine can reach.
+                format!("HTTP {status} from another host; its body is not shown")
+            } else {
+                let text = String::from_utf8_lossy(body);
+                let shown_body = beginning(text.trim(), MAX_WEB_BODY_CHARS);
+                format!("HTTP {status} with the body `{shown_body}`")
+            };
             Finding::Wrong {
                 seen: route.leading_to(&seen),
                 hint: usual_cause(status, body.starts_with(expected)),
@@ -292,12 +314,14 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
         }
         Err(error) => {
             // The cause alone: ureq puts a word of its own before it.
-            let seen = match error.downcast_ref::<ureq::Error>() {
+            let reason = match error.downcast_ref::<ureq::Error>() {
                 Some(ureq::Error::Io(cause)) => cause.to_string(),
                 Some(ureq::Error::Other(cause)) => cause.to_string(),
                 _ => error.to_string(),
             };
-            Finding::Unclear(route.leading_to(&seen))
+            // It may quote a URL.
+            let shown_reason = beginning(&reason, MAX_LOCATION_CHARS);
+            Finding::Unclear(route.leading_to(&shown_reason))
         }
     }
 }
@@ -318,17 +342,21 @@ fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
 /// 192.0.2.1: HTTP 301 to http://www.example.org/x: 192.0.2.7: no connection: 192.0.2.8: HTTP 404 with the body `no such file`
 /// ```
 #[derive(Default)]
-struct Route(Vec<String>);
+struct Route {
+    steps: Vec<String>,
+    /// Whether a redirect has left the host of the name.
+    leads_to_another_host: bool,
+}
 
 impl Route {
     fn add(&mut self, step: impl Into<String>) {
-        self.0.push(step.into());
+        self.steps.push(step.into());
     }
 
     /// Returns the steps, and what was found at the end of them, in one line.
     fn leading_to(&self, end: &str) -> String {
         let mut line = String::new();
-        for step in &self.0 {
+        for step in &self.steps {
             line += &format!("{step}: ");
         }
         line + end

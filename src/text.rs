@@ -35,7 +35,12 @@ fn is_invisible(character: char) -> bool {
 
 /// Returns the first [`MAX_EXCERPT_CHARS`] characters of `text`, with `…` if more follow.
 pub fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(MAX_EXCERPT_CHARS) {
+    beginning(text, MAX_EXCERPT_CHARS)
+}
+
+/// Returns the first `max_chars` characters of `text`, with `…` if more follow.
+pub fn beginning(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, HandshakeError};
@@ -18,7 +19,7 @@ use openssl::ssl::{Ssl, SslContext, SslStream, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers};
-use ureq::unversioned::transport::{NextTimeout, Transport, TransportAdapter};
+use ureq::unversioned::transport::{NextTimeout, Transport, TransportAdapter, time};
 
 use crate::error::Failure;
 use crate::trust::{Trust, untrusted};
@@ -30,13 +31,13 @@ const WRONG_VERSION_NUMBER: &str = "wrong version number";
 /// Connects with `tcp`, and for an https URL puts TLS over that connection.
 #[derive(Debug)]
 pub struct TlsConnector<C> {
-    trust: Trust,
+    trust: Arc<Trust>,
     tcp: C,
 }
 
 impl<C: Connector> TlsConnector<C> {
     /// Creates a connector.
-    pub fn new(trust: Trust, tcp: C) -> TlsConnector<C> {
+    pub fn new(trust: Arc<Trust>, tcp: C) -> TlsConnector<C> {
         TlsConnector { trust, tcp }
     }
 
@@ -56,9 +57,9 @@ impl<C: Connector> TlsConnector<C> {
         mut connection: Box<dyn Transport>,
     ) -> Result<SslStream<TransportAdapter>, ureq::Error> {
         if let Some(quick) = self.trust.quick() {
-            match handshake(quick, host, details, connection) {
+            match handshake(quick, host, with_timeout(connection, details)?) {
                 Err(error) if refusal(&error).is_some() => {
-                    connection = self.connect_tcp(details)?;
+                    connection = self.connect_tcp(&with_time_left(details)?)?;
                 }
                 result => return result.map_err(handshake_error),
             }
@@ -67,7 +68,7 @@ impl<C: Connector> TlsConnector<C> {
             .trust
             .complete()
             .map_err(|errors| setup_error(&errors))?;
-        handshake(complete, host, details, connection).map_err(handshake_error)
+        handshake(complete, host, with_timeout(connection, details)?).map_err(handshake_error)
     }
 }
 
@@ -80,8 +81,7 @@ impl<C: Connector> Connector for TlsConnector<C> {
         _chained: Option<()>,
     ) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
         let connection = self.connect_tcp(details)?;
-        // http is spoken by the self-check and with an http proxy, whose connector calls this one for the
-        // connection to the proxy.
+        // http is spoken by the self-check and with an http proxy.
         if !details.needs_tls() {
             return Ok(Some(connection));
         }
@@ -96,15 +96,58 @@ impl<C: Connector> Connector for TlsConnector<C> {
     }
 }
 
-/// Does the handshake. If the context verifies servers, their certificate must be for `host`.
+/// Returns the details with the time that is left. All steps on the way to a connection share one timeout, which
+/// began with the first of them.
+///
+/// # Errors
+/// No time is left.
+pub fn with_time_left<'a>(
+    details: &ConnectionDetails<'a>,
+) -> Result<ConnectionDetails<'a>, ureq::Error> {
+    let mut timeout = details.timeout;
+    if let (time::Instant::Exact(begin), time::Duration::Exact(whole)) =
+        (details.now, details.timeout.after)
+    {
+        let left = whole.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
+        timeout.after = time::Duration::Exact(left);
+    }
+    Ok(ConnectionDetails {
+        uri: details.uri,
+        addrs: details.addrs.clone(),
+        resolver: details.resolver,
+        config: details.config,
+        request_level: details.request_level,
+        now: (details.current_time)(),
+        timeout,
+        current_time: Arc::clone(&details.current_time),
+        run_connector: Arc::clone(&details.run_connector),
+        register_shutdown: Arc::clone(&details.register_shutdown),
+    })
+}
+
+/// Returns the connection in a form for reading and writing, all of which together must end in the time that is left.
+///
+/// # Errors
+/// No time is left.
+pub fn with_timeout(
+    connection: Box<dyn Transport>,
+    details: &ConnectionDetails,
+) -> Result<TransportAdapter, ureq::Error> {
+    let mut adapter = TransportAdapter::new(connection, Arc::clone(&details.current_time));
+    adapter.set_timeout(with_time_left(details)?.timeout);
+    Ok(adapter)
+}
+
+/// Does the handshake. If the context verifies servers, their certificate must have `host` among its subject
+/// alternative names. Its common name does not count (RFC 9525 §2): name constraints may not apply to it.
 fn handshake(
     context: &SslContext,
     host: &str,
-    details: &ConnectionDetails,
-    connection: Box<dyn Transport>,
+    connection: TransportAdapter,
 ) -> Result<SslStream<TransportAdapter>, HandshakeError<TransportAdapter>> {
-    let mut adapter = TransportAdapter::new(connection, details.current_time.clone());
-    adapter.set_timeout(details.timeout);
     let mut ssl = Ssl::new(context)?;
     let without_brackets = host.trim_matches(['[', ']']);
     match without_brackets.parse::<IpAddr>() {
@@ -113,11 +156,13 @@ fn handshake(
             // SNI is for names only (RFC 6066 §3).
             ssl.set_hostname(host)?;
             let parameters = ssl.param_mut();
-            parameters.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+            parameters.set_hostflags(
+                X509CheckFlags::NO_PARTIAL_WILDCARDS | X509CheckFlags::NEVER_CHECK_SUBJECT,
+            );
             parameters.set_host(host)?;
         }
     }
-    ssl.connect(adapter)
+    ssl.connect(connection)
 }
 
 /// A TLS connection in the form that ureq wants. The HTTP text passes through two buffers: ureq writes the

@@ -7,18 +7,24 @@ use std::time::Instant;
 
 use log::{Level, log_enabled};
 use serde_json::Value;
+use ureq::http::header::LOCATION;
 use ureq::http::{HeaderMap, Request, StatusCode, Uri};
 
 use crate::acme::account_key::Jws;
 use crate::acme::response::Response;
 use crate::stderr::{Heading, show_exchange};
+use crate::text::beginning;
 
 /// Where lines are folded, in columns.
 const LINE_WIDTH: usize = 120;
 /// The indentation of everything below the first line, in columns.
 const INDENT: usize = 8;
-/// How much of a body is shown, in bytes: enough for an order of a thousand names.
+/// How much of a body from the CA is shown, in bytes: enough for an order of a thousand names.
 const MAX_BODY_BYTES: usize = 256 << 10;
+/// How much of a body from the web server is shown, in characters.
+pub const MAX_WEB_BODY_CHARS: usize = 60;
+/// How much of a `Location` is shown, in characters, and of a URL that comes from one.
+pub const MAX_LOCATION_CHARS: usize = 200;
 /// How much of a signature is shown, in characters.
 const SIGNATURE_CHARS: usize = 8;
 /// The response headers that `-v` shows; `-vv` shows them all.
@@ -29,7 +35,20 @@ pub struct Exchange {
     /// Several exchanges are under way at a time; the number tells which response answers which request.
     number: usize,
     purpose: String,
+    server: Server,
     started: Instant,
+}
+
+/// Who sends the response, which decides how much of it is shown.
+#[derive(Clone, Copy)]
+pub enum Server {
+    /// The CA. All of the response is shown.
+    Ca,
+    /// The web server of a name. The beginning of the body is shown.
+    Web,
+    /// Another host to which a web server has redirected. Nothing of the body is shown: it may be one that only this
+    /// machine can reach.
+    OtherHost,
 }
 
 impl Exchange {
@@ -62,19 +81,25 @@ impl Exchange {
             Some(jws) if jws.payload.is_empty() => "POST-as-GET",
             _ => request.method().as_str(),
         };
-        Some(Exchange::begin(method, purpose.to_string(), &lines))
+        Some(Exchange::begin(
+            method,
+            purpose.to_string(),
+            Server::Ca,
+            &lines,
+        ))
     }
 
-    /// Shows a request of the self-check. Returns `None` without `-v`.
-    pub fn with_the_web_server(uri: &Uri) -> Option<Exchange> {
+    /// Shows a request of the self-check to `server`. Returns `None` without `-v`.
+    pub fn of_the_self_check(server: Server, uri: &Uri) -> Option<Exchange> {
         if !log_enabled!(Level::Debug) {
             return None;
         }
         let purpose = "challenge file (local check)".to_owned();
-        Some(Exchange::begin("GET", purpose, &[uri.to_string()]))
+        let shown_uri = beginning(&uri.to_string(), MAX_LOCATION_CHARS);
+        Some(Exchange::begin("GET", purpose, server, &[shown_uri]))
     }
 
-    fn begin(method: &str, purpose: String, lines: &[String]) -> Exchange {
+    fn begin(method: &str, purpose: String, server: Server, lines: &[String]) -> Exchange {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Relaxed) + 1;
         let first_line = format!("{number:>3} --> {method} {purpose}");
@@ -82,6 +107,7 @@ impl Exchange {
         Exchange {
             number,
             purpose,
+            server,
             started: Instant::now(),
         }
     }
@@ -93,12 +119,7 @@ impl Exchange {
         let number = self.number;
         match result {
             Ok(response) => {
-                let mut lines = header_lines(&response.headers, |name| {
-                    log_enabled!(Level::Trace) || NOTABLE_HEADERS.contains(&name)
-                });
-                if !response.body.is_empty() {
-                    lines.push(readable(&response.body));
-                }
+                let lines = self.response_lines(response);
                 let is_success = response.status < 400;
                 let heading = if is_success {
                     Heading::Response
@@ -111,10 +132,33 @@ impl Exchange {
             }
             Err(error) => {
                 let first_line = format!("{number:>3} <-- no reply {end_of_line}");
-                let lines = fold_and_indent(&[error.to_string()]);
+                // It may quote a URL.
+                let text = match self.server {
+                    Server::Ca => error.to_string(),
+                    Server::Web | Server::OtherHost => {
+                        beginning(&error.to_string(), MAX_LOCATION_CHARS)
+                    }
+                };
+                let lines = fold_and_indent(&[text]);
                 show_exchange(Heading::ErrorResponse, first_line, lines);
             }
         }
+    }
+
+    /// Returns as much of a response as is shown from this server.
+    fn response_lines(&self, response: &Response) -> Vec<String> {
+        let mut lines = header_lines(&response.headers, |name| {
+            log_enabled!(Level::Trace) || NOTABLE_HEADERS.contains(&name)
+        });
+        if response.body.is_empty() {
+            return lines;
+        }
+        lines.push(match self.server {
+            Server::Ca => readable(&response.body),
+            Server::Web => beginning(&String::from_utf8_lossy(&response.body), MAX_WEB_BODY_CHARS),
+            Server::OtherHost => "(a body from another host is not shown)".to_owned(),
+        });
+        lines
     }
 }
 
@@ -138,8 +182,11 @@ fn header_lines(headers: &HeaderMap, is_shown: impl Fn(&str) -> bool) -> Vec<Str
     let mut lines = Vec::new();
     for (name, value) in headers {
         if is_shown(name.as_str()) {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            lines.push(format!("{name}: {value}"));
+            let mut text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            if name == LOCATION {
+                text = beginning(&text, MAX_LOCATION_CHARS);
+            }
+            lines.push(format!("{name}: {text}"));
         }
     }
     lines

@@ -1201,6 +1201,49 @@ error: cannot use the directory: `http://127.0.0.1/dir` is no https URL, and ACM
     assert!(!setup.ca.was_asked());
 }
 
+#[test]
+fn directory_url_with_a_password_is_refused_and_not_shown() {
+    let setup = Setup::with_silent_ca();
+    let run = |url: &str| setup.getcrt().args(&["-vv", "--directory-url", url]);
+    let port_and_path = setup.ca.base_url().replace("https://127.0.0.1", "");
+    let url = format!("https://caller:s3cret@127.0.0.1{port_and_path}/directory");
+    setup.run_fails(run(&url), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+error: cannot use the directory: the URL has a user name or a password in it, for which ACME has no use
+
+"#]]);
+    setup.run_fails(run(&url.replace("https", "http")), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+error: cannot use the directory: the URL has a user name or a password in it, for which ACME has no use
+
+"#]]);
+    setup.run_fails(run(&url.replace("s3cret", "s3/cret")), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+error: cannot use the directory: this URL, which may contain a password, is no https URL, and ACME is spoken over https only
+
+"#]]);
+    for url in [
+        "caller:s3cret@localhost",
+        "https://s3cret@localhost/",
+        "https://caller:s3 cret@localhost/",
+    ] {
+        run(url)
+            .outcome()
+            .failed("cannot use the directory: ")
+            .says_not("cret");
+    }
+    assert!(!setup.ca.was_asked());
+}
+
 /// A value in DER.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();

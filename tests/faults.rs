@@ -9,6 +9,7 @@ mod hostile_replies;
 mod network;
 mod nonces;
 mod order;
+mod proxy;
 pub mod self_check;
 mod signals;
 mod terminal;

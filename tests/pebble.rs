@@ -811,7 +811,7 @@ Parsing CSR...
 Found domains: a.test
 Getting directory...
 ...
-error: cannot use the directory: https://acme-staging-v02.api.letsencrypt.org/directory: the connection failed: Connection refused (os error 111)
+error: cannot use the directory: https://acme-staging-v02.api.letsencrypt.org/directory: the connection failed: the proxy 127.0.0.1:[PORT] (HTTPS_PROXY): Connection refused (os error 111)
 hint: no time was left (--timeout) for another try
 
 "#]]);
@@ -900,7 +900,7 @@ Parsing CSR...
 Found domains: a.test, www.a.test
 Getting directory...
 ...
-error: cannot use the directory: https://localhost:[PORT]/dir: the connection failed: Connection refused (os error 111)
+error: cannot use the directory: https://localhost:[PORT]/dir: the connection failed: the proxy 127.0.0.1:[PORT] (HTTPS_PROXY): Connection refused (os error 111)
 hint: no time was left (--timeout) for another try
 
 "#]]);
@@ -917,7 +917,8 @@ fn socks_proxy_is_an_error() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
-error: the environment asks for a SOCKS proxy; only http(s) proxies are spoken
+error: HTTPS_PROXY: this does not name an http or https proxy, and getcrt can use no others
+hint: set it to http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; in a password, write %2F for a slash, and so on
 
 "#]],
     );

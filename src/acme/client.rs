@@ -58,8 +58,7 @@ impl<'a> Client<'a> {
     /// roots it trusts those in the file `ca_bundle`.
     ///
     /// # Errors
-    /// `ca_bundle` is unusable, the environment names a proxy of a kind that is not supported, or OpenSSL cannot
-    /// be set up.
+    /// `ca_bundle` or the proxy that the environment names is unusable, or OpenSSL cannot be set up.
     pub fn new(
         key: &'a AccountKey,
         directory_url: &'a str,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use ureq::http::Uri;
 
 use super::problem::Problem;
 use crate::error::Failure;
@@ -37,24 +38,33 @@ impl AcmeUrl {
 impl TryFrom<String> for AcmeUrl {
     type Error = String;
 
+    /// Accepts an https URL without user name and password. ACME has no use for them: requests are signed. They
+    /// would be shown wherever the URL is, so this error does not quote them.
     fn try_from(url: String) -> Result<AcmeUrl, String> {
-        let is_https = url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
-            uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        if url.len() > MAX_URL_BYTES {
-            return Err(format!(
-                "`{}` is a URL of {} bytes, and {MAX_URL_BYTES} are enough",
-                excerpt(&url),
-                url.len()
-            ));
+        let uri = url.parse::<Uri>().unwrap_or_default();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
+            return Err(
+                "the URL has a user name or a password in it, for which ACME has no use".to_owned(),
+            );
         }
-        if is_https {
+        let host = uri.host().unwrap_or_default();
+        // In `https://user:pass/word@host` the authority ends at the slash: the host is `user`, and the port `pass`.
+        let has_bad_port = uri.port_u16().is_none() && authority != host;
+        let is_short = url.len() <= MAX_URL_BYTES;
+        if is_short && uri.scheme_str() == Some("https") && !host.is_empty() && !has_bad_port {
             return Ok(AcmeUrl(url));
         }
-        Err(format!(
-            "`{}` is no https URL, and ACME is spoken over https only",
-            excerpt(&url)
-        ))
+        let shown = if url.contains('@') {
+            "this URL, which may contain a password,".to_owned()
+        } else {
+            format!("`{}`", excerpt(&url))
+        };
+        Err(if is_short {
+            format!("{shown} is no https URL, and ACME is spoken over https only")
+        } else {
+            format!("{shown} is longer than {MAX_URL_BYTES} bytes, as no URL of a CA needs to be")
+        })
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use ureq::http::{self, Method};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
-use ureq::{Agent, AsSendBody, Proxy, ProxyProtocol};
+use ureq::unversioned::transport::TcpConnector;
+use ureq::{Agent, AsSendBody};
 
 use super::account_key::Jws;
 use super::purpose::Purpose;
@@ -17,6 +18,7 @@ use super::resources::AcmeUrl;
 use super::response::Response;
 use crate::deadline::Deadline;
 use crate::error::Failure;
+use crate::proxy::{EnvironmentProxy, ProxyConnector};
 use crate::resolver::ThreadedResolver;
 use crate::tls::TlsConnector;
 use crate::trace::Exchange;
@@ -72,8 +74,9 @@ impl Transport {
     /// proxy that the environment names.
     ///
     /// # Errors
-    /// `ca_bundle` is unusable, the proxy is of a kind that is not supported, or OpenSSL cannot be set up.
+    /// `ca_bundle` or the proxy is unusable, or OpenSSL cannot be set up.
     pub fn new(ca_bundle: Option<&Path>, deadline: &Deadline) -> Result<Transport> {
+        let proxy = EnvironmentProxy::find()?;
         let config = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -86,11 +89,12 @@ impl Transport {
             .max_idle_connections_per_host(MAX_CONNECTIONS)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
-            .proxy(proxy_from_environment()?)
+            .proxy(proxy.as_ref().map(EnvironmentProxy::settings).cloned())
             .build();
-        // First TCP: by way of the proxy if there is one, else to the CA itself. Then TLS over it.
-        let tcp = ConnectProxyConnector::default().chain(TcpConnector::default());
-        let tls = TlsConnector::new(Trust::roots(ca_bundle, deadline)?, tcp);
+        let trust = Arc::new(Trust::roots(ca_bundle, deadline)?);
+        let to_proxy = TlsConnector::new(Arc::clone(&trust), TcpConnector::default());
+        let to_ca = ProxyConnector::new(proxy, USER_AGENT, to_proxy);
+        let tls = TlsConnector::new(trust, to_ca);
         let agent = Agent::with_parts(config, tls, ThreadedResolver);
         Ok(Transport(agent))
     }
@@ -161,15 +165,6 @@ impl Transport {
     }
 }
 
-fn proxy_from_environment() -> Result<Option<Proxy>> {
-    let proxy = Proxy::try_from_env();
-    match proxy.as_ref().map(Proxy::protocol) {
-        None | Some(ProxyProtocol::Http | ProxyProtocol::Https) => Ok(proxy),
-        // ConnectProxyConnector would ignore such a proxy and connect directly.
-        Some(_) => bail!("the environment asks for a SOCKS proxy; only http(s) proxies are spoken"),
-    }
-}
-
 fn read_response(response: http::Response<ureq::Body>) -> Result<Response, ureq::Error> {
     let (parts, mut body) = response.into_parts();
     let content = body.with_config().limit(MAX_RESPONSE_BYTES).read_to_vec()?;
@@ -183,14 +178,14 @@ fn read_response(response: http::Response<ureq::Body>) -> Result<Response, ureq:
 /// Translates a ureq error.
 fn request_error(error: ureq::Error) -> RequestError {
     let (kind, failure) = match error {
-        // tls.rs has put a failure of ours into ureq's error.
+        // tls.rs or proxy.rs has put a failure of ours into ureq's error.
         ureq::Error::Other(cause) => match cause.downcast::<Failure>() {
             Ok(failure) => (ErrorKind::Permanent, *failure),
             Err(cause) => (ErrorKind::Permanent, Failure::new(cause.to_string())),
         },
-        ureq::Error::BodyExceedsLimit(_)
-        | ureq::Error::ConnectProxyFailed(_)
-        | ureq::Error::BadUri(_) => (ErrorKind::Permanent, Failure::new(error.to_string())),
+        ureq::Error::BodyExceedsLimit(_) | ureq::Error::BadUri(_) => {
+            (ErrorKind::Permanent, Failure::new(error.to_string()))
+        }
         ureq::Error::Io(cause) => {
             let kind = if is_end_of_connection(&cause) {
                 ErrorKind::ConnectionLost

@@ -696,6 +696,61 @@ hint: for a private CA, name its root with --ca-bundle; else install ca-certific
     );
 }
 
+/// Name constraints may not apply to a common name, so it does not count.
+#[test]
+fn https_for_a_common_name_alone_is_refused() {
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tls(|leaf| {
+            leaf.common_name = Some("localhost");
+            leaf.names = Vec::new();
+        })
+    });
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://localhost:[PORT]/directory: its TLS certificate is refused: hostname mismatch
+
+"#]]);
+    assert_eq!(setup.ca.requests(), [""; 0]);
+}
+
+#[test]
+fn https_at_an_address_is_for_that_address() {
+    let with_address = |address: &'static str| {
+        Setup::with_fake_ca(|ca| {
+            ca.tls(move |leaf| leaf.names = vec![address.to_owned()])
+                .tamper("directory", |reply, _| reply.replace(404, "no directory"))
+        })
+    };
+    let run_at_address = |setup: &Setup<FakeCa>| {
+        let url = setup.ca.directory_url().replace("localhost", "127.0.0.1");
+        setup.getcrt().args(&["--directory-url", &url])
+    };
+    let right = with_address("127.0.0.1");
+    right.run_fails(run_at_address(&right), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://127.0.0.1:[PORT]/directory: HTTP 404, a reply that begins `no directory`
+
+"#]]);
+    assert_eq!(right.ca.requests(), ["directory"]);
+
+    let wrong = with_address("127.0.0.2");
+    wrong.run_fails(run_at_address(&wrong), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+error: cannot use the directory: https://127.0.0.1:[PORT]/directory: its TLS certificate is refused: IP address mismatch
+
+"#]]);
+    assert_eq!(wrong.ca.requests(), [""; 0]);
+}
+
 #[test]
 fn self_signed_https_is_refused() {
     let setup = Setup::with_fake_ca(|ca| ca);
@@ -787,7 +842,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory: CONNECT proxy failed: proxy server responded 404/404
+error: cannot use the directory: https://localhost:[PORT]/directory: the proxy 127.0.0.1:[PORT] (HTTPS_PROXY): it does not connect to the CA, HTTP 404
 
 "#]]);
 }

@@ -594,3 +594,110 @@ hint: the web server serves another directory as /.well-known/acme-challenge/
 
 "#]]);
 }
+
+/// The web server may be somebody else's, and getcrt may reach what nobody else does.
+#[test]
+fn nothing_of_another_hosts_body_is_shown() {
+    let redirect = |request: &Request, _: usize| {
+        let port = request.host.rsplit(':').next()?;
+        let body = b"internal password";
+        if request.host.starts_with("other.test:") {
+            return Some(response("200 OK", body));
+        }
+        let head = format!("302 Found\r\nLocation: http://other.test:{port}/latest");
+        request.is_from_getcrt().then(|| response(&head, b""))
+    };
+    let setup = Setup::with_fake_ca_and_web(|ca| ca, redirect);
+    setup.csr("/", &["a.test"]);
+    setup.resolve(&["a.test", "other.test"]);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown
+hint: something else than the web server of --acme-dir answers for this name
+
+"#]]);
+    for option in ["-v", "-vv"] {
+        let outcome = setup.getcrt().arg(option).outcome();
+        outcome
+            .exits(1)
+            .says(" --> GET challenge file (local check)\n        http://other.test:");
+        outcome.says_not("internal").says_not("password");
+    }
+}
+
+#[test]
+fn little_of_a_body_is_shown() {
+    let setup = answering(response("404 Not Found", &[b'#'; 4000]));
+    setup.csr("/", &["a.test"]);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+    for option in ["-v", "-vv"] {
+        let outcome = setup.getcrt().arg(option).outcome();
+        outcome
+            .exits(1)
+            .says(&format!("\n        {}…\n", "#".repeat(60)));
+        outcome.says_not(&"#".repeat(61));
+    }
+}
+
+#[test]
+fn little_of_a_location_is_shown() {
+    let setup = redirecting("302 Found", |request| {
+        let is_redirected = request.path.starts_with("/%");
+        (!is_redirected).then(|| format!("/{}", "%".repeat(15_000)))
+    });
+    setup.csr("/", &["a.test"]);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+    for option in ["-v", "-vv"] {
+        let outcome = setup.getcrt().arg(option).outcome();
+        outcome.exits(1);
+        // As a header, as the next request's URL, and twice in the error.
+        let count = outcome.stderr.matches('%').count();
+        outcome.check(
+            &format!("shows {count} characters"),
+            (200..=4 * 200).contains(&count),
+        );
+    }
+}

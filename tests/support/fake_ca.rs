@@ -202,6 +202,7 @@ impl FakeCaBuilder {
         let (key, issuer) = (ec_key(), Issuer::new());
         let mut leaf = Leaf {
             key: public(&key),
+            common_name: None,
             names: vec!["localhost".to_owned()],
             hours: (-1, 48),
             signer: issuer.key.clone(),
@@ -811,6 +812,7 @@ impl State {
             .collect();
         let mut leaf = Leaf {
             key: request.public_key().unwrap(),
+            common_name: None,
             names,
             hours: (-1, 24 * 30),
             signer: self.issuer.key.clone(),
@@ -833,6 +835,9 @@ pub fn token(index: usize) -> String {
 /// What will be issued.
 pub struct Leaf {
     pub key: PKey<Public>,
+    /// What the subject consists of, if there is one.
+    pub common_name: Option<&'static str>,
+    /// The subject alternative names. Without any, the certificate lacks the extension.
     pub names: Vec<String>,
     /// Begin and end, from now.
     pub hours: (i64, i64),
@@ -850,6 +855,9 @@ impl Leaf {
             .unwrap();
         builder.set_pubkey(&self.key).unwrap();
         set_validity(&mut builder, self.hours);
+        if let Some(common_name) = self.common_name {
+            builder.set_subject_name(&named(common_name)).unwrap();
+        }
         let mut serial = [0; 16];
         openssl::rand::rand_bytes(&mut serial).unwrap();
         let serial = BigNum::from_slice(&serial)
@@ -863,21 +871,30 @@ impl Leaf {
             .build(&context)
             .unwrap();
         builder.append_extension(issuers_key).unwrap();
-        let mut sans = SubjectAlternativeName::new();
-        for name in &self.names {
-            if name.parse::<std::net::IpAddr>().is_ok() {
-                sans.ip(name)
-            } else {
-                sans.dns(name)
-            };
+        if !self.names.is_empty() {
+            let mut sans = SubjectAlternativeName::new();
+            for name in &self.names {
+                if name.parse::<std::net::IpAddr>().is_ok() {
+                    sans.ip(name)
+                } else {
+                    sans.dns(name)
+                };
+            }
+            let sans = sans
+                .build(&builder.x509v3_context(Some(&issuer.certificate), None))
+                .unwrap();
+            builder.append_extension(sans).unwrap();
         }
-        let sans = sans
-            .build(&builder.x509v3_context(Some(&issuer.certificate), None))
-            .unwrap();
-        builder.append_extension(sans).unwrap();
         builder.sign(&self.signer, MessageDigest::sha256()).unwrap();
         builder.build()
     }
+}
+
+/// The name of a subject or an issuer.
+fn named(common_name: &str) -> X509Name {
+    let mut name = X509Name::builder().unwrap();
+    name.append_entry_by_text("CN", common_name).unwrap();
+    name.build()
 }
 
 /// A certificate authority's key and certificate.
@@ -893,9 +910,7 @@ impl Issuer {
 
     pub fn called(common_name: &str) -> Issuer {
         let key = ec_key();
-        let mut name = X509Name::builder().unwrap();
-        name.append_entry_by_text("CN", common_name).unwrap();
-        let name = name.build();
+        let name = named(common_name);
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         builder.set_subject_name(&name).unwrap();

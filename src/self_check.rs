@@ -1,12 +1,13 @@
 //! The self-check: fetches a challenge file as the CA will (RFC 8555 §8.3), so that no validation attempt is
-//! used up for a file that is not served. It imitates Let's Encrypt's validator: IPv6 before IPv4, up to ten
-//! redirects over http and https, no proxy, and any certificate is accepted on the way.
+//! used up for a file that is not served. It imitates Let's Encrypt's validator: up to ten redirects over http and
+//! https, no proxy, and any certificate is accepted on the way. A validator may choose any address of the name, and
+//! there may be several at several places. So every address is asked.
 //!
 //! ```text
-//! fetch_and_compare   tries again while the web server may be starting, and judges the answer
-//! └─ fetch            follows redirects
-//!    └─ get           chooses an address of the host
-//!       └─ get_from   sends one request to it
+//! fetch_and_compare     asks all addresses of the name
+//! └─ fetch_patiently    tries again while the web server may be starting
+//!    └─ fetch           follows redirects
+//!       └─ get_from     sends one request to one address
 //! ```
 
 use std::io::{self, Read};
@@ -25,7 +26,7 @@ use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
 use crate::resolver::ThreadedResolver;
-use crate::text::beginning;
+use crate::text::{beginning, first_few};
 use crate::tls::TlsConnector;
 use crate::trace::{Exchange, MAX_LOCATION_CHARS, MAX_WEB_BODY_CHARS, Server};
 use crate::trust::Trust;
@@ -41,7 +42,10 @@ const MAX_REDIRECTS: usize = 10;
 /// How much of a body is read, in bytes.
 const MAX_BODY_BYTES: u64 = 4096;
 
-/// What the check found.
+/// For how many addresses of a name the user is told what was seen there.
+const MAX_SHOWN_ADDRESSES: usize = 3;
+
+/// What the check found, at one address or at all of them.
 pub enum Finding {
     /// The key authorization.
     Served,
@@ -57,7 +61,11 @@ pub enum Finding {
     Unclear(String),
 }
 
-/// Fetches `url`, whose port is `port`, and compares what is there with the key authorization.
+/// The hint on a name of which some addresses are right and others are wrong.
+const SOME_ADDRESSES_HINT: &str = "the CA may ask at any address of the name: let all of them serve the challenge files, or remove the wrong ones from the DNS";
+
+/// Fetches `url`, whose port is `port`, from every address of its host, and compares what is there with the key
+/// authorization.
 ///
 /// # Errors
 /// The run was cancelled. Everything else that can happen is a [`Finding`].
@@ -68,29 +76,128 @@ pub fn fetch_and_compare(
     deadline: &Deadline,
 ) -> Result<Finding> {
     let name_deadline = deadline.at_most(NAME_TIMEOUT);
-    let started = Instant::now();
-    loop {
+    let uri: Uri = url.parse()?;
+    let addresses = match resolve(&uri, &name_deadline) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            return Ok(judge(
+                Err(error.into()),
+                key_authorization,
+                &Route::default(),
+            ));
+        }
+    };
+    let mut findings = Findings::default();
+    for (index, address) in addresses.iter().enumerate() {
+        // Each address gets its share of the time, so that there is some left for the last one.
+        let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
+        let share = name_deadline.at_most(name_deadline.remaining() / untried);
         let mut route = Route::default();
-        let answer = fetch(url, port, &mut route, &name_deadline);
-        let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
-        // For the pause, and for a try that does not end in a timeout which hides this answer.
-        let has_time = name_deadline.remaining() > 2 * RETRY_PAUSE;
-        if is_worth_a_retry(&answer) && has_patience && has_time {
-            name_deadline.sleep(RETRY_PAUSE)?;
+        let answer = fetch_patiently(&uri, *address, port, &mut route, &share)?;
+        let is_unreachable = is_unreachable_from_here(&answer);
+        match judge(answer, key_authorization, &route) {
+            Finding::Served => findings.serving.push(address.ip()),
+            Finding::Wrong { seen, hint } => {
+                findings.wrong.push(seen);
+                findings.first_hint = findings.first_hint.or(hint);
+            }
+            Finding::Unclear(reason) if is_unreachable => findings.unreachable.push(reason),
+            Finding::Unclear(reason) => findings.unclear.push(reason),
+        }
+    }
+    Ok(findings.combine())
+}
+
+/// What was found at the addresses of one name.
+#[derive(Default)]
+struct Findings {
+    serving: Vec<IpAddr>,
+    wrong: Vec<String>,
+    unclear: Vec<String>,
+    /// Those to which this machine has no route. It may have no IPv6, for example, which says nothing about the name.
+    unreachable: Vec<String>,
+    first_hint: Option<&'static str>,
+}
+
+impl Findings {
+    /// Returns what this means for the name: one address that is wrong is enough to be wrong, because the CA may ask
+    /// there.
+    fn combine(self) -> Finding {
+        let served_elsewhere = if self.serving.is_empty() {
+            String::new()
         } else {
-            return Ok(judge(answer, key_authorization, &route));
+            format!(" (it is served at {})", first_few(&self.serving))
+        };
+        if !self.wrong.is_empty() {
+            let hint = if self.serving.is_empty() {
+                self.first_hint
+            } else {
+                Some(SOME_ADDRESSES_HINT)
+            };
+            let seen = in_one_line(&self.wrong) + &served_elsewhere;
+            return Finding::Wrong { seen, hint };
+        }
+        if !self.unclear.is_empty() {
+            return Finding::Unclear(in_one_line(&self.unclear) + &served_elsewhere);
+        }
+        if self.serving.is_empty() {
+            Finding::Unclear(in_one_line(&self.unreachable))
+        } else {
+            Finding::Served
         }
     }
 }
 
-/// Returns the response to which `url` leads, and notes on `route` how it got there.
+/// Lists what was seen at some addresses, but not at too many.
+fn in_one_line(seen: &[String]) -> String {
+    let mut line = seen[..seen.len().min(MAX_SHOWN_ADDRESSES)].join("; ");
+    if seen.len() > MAX_SHOWN_ADDRESSES {
+        line += &format!("; and {} more", seen.len() - MAX_SHOWN_ADDRESSES);
+    }
+    line
+}
+
+/// Returns the response to which `uri` leads if its host is at `address`. While the web server may be starting, this tries
+/// again.
+///
+/// # Errors
+/// The run was cancelled. That there is no response is the inner error, as for [`fetch`].
+fn fetch_patiently(
+    uri: &Uri,
+    address: SocketAddr,
+    port: u16,
+    route: &mut Route,
+    deadline: &Deadline,
+) -> Result<Result<Response>> {
+    let started = Instant::now();
+    loop {
+        *route = Route::default();
+        route.add(describe(address.ip()));
+        let answer = fetch(uri, address, port, route, deadline);
+        let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
+        // For the pause, and for a try that does not end in a timeout which hides this answer.
+        let has_time = deadline.remaining() > 2 * RETRY_PAUSE;
+        if !(is_worth_a_retry(&answer) && has_patience && has_time) {
+            return Ok(answer);
+        }
+        deadline.sleep(RETRY_PAUSE)?;
+    }
+}
+
+/// Returns the response to which `uri` leads if its host is at `address`, and notes on `route` how it got there.
 ///
 /// # Errors
 /// There is no response: a [`ureq::Error`]. Or a redirect leads where validators do not go: another error.
-fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result<Response> {
-    let mut uri: Uri = url.parse()?;
+fn fetch(
+    first_uri: &Uri,
+    address: SocketAddr,
+    port: u16,
+    route: &mut Route,
+    deadline: &Deadline,
+) -> Result<Response> {
+    let mut uri = first_uri.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let response = get(&uri, route, deadline)?;
+        let response = get(&uri, first_uri, address, route, deadline)?;
         let status = response.status;
         let location = match response.headers.get("Location") {
             Some(location) if (300..400).contains(&status) => location.to_str()?,
@@ -103,7 +210,7 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
             "validators do not follow HTTP {status}"
         );
         let target = redirect_target(&uri, location)?;
-        if !is_same_host(&uri, &target) {
+        if !is_same_host(first_uri, &target) {
             route.leads_to_another_host = true;
         }
         uri = target;
@@ -118,20 +225,53 @@ fn fetch(url: &str, port: u16, route: &mut Route, deadline: &Deadline) -> Result
     bail!("validators follow {MAX_REDIRECTS} redirects and no more")
 }
 
-/// Sends one request, and shows it and the response if the user wants to see them.
-fn get(uri: &Uri, route: &mut Route, deadline: &Deadline) -> Result<Response> {
+/// Sends one request, and shows it and the response if the user wants to see them. The host of `first_uri` is at
+/// `address`. For another host this chooses an address.
+fn get(
+    uri: &Uri,
+    first_uri: &Uri,
+    address: SocketAddr,
+    route: &mut Route,
+    deadline: &Deadline,
+) -> Result<Response> {
     let server = if route.leads_to_another_host {
         Server::OtherHost
     } else {
         Server::Web
     };
     let exchange = Exchange::of_the_self_check(server, uri);
-    let result =
-        choose_address(uri, route, deadline).and_then(|address| get_from(address, uri, deadline));
+    let result = if is_same_host(uri, first_uri) {
+        let port = port_of(uri).unwrap_or(address.port());
+        let same_host = SocketAddr::new(address.ip(), port);
+        get_from(same_host, uri, deadline)
+    } else {
+        choose_address(uri, route, deadline).and_then(|other| get_from(other, uri, deadline))
+    };
     if let Some(exchange) = exchange {
         exchange.end(result.as_ref());
     }
     Ok(result?)
+}
+
+/// Returns the port of a URL, which may follow from the scheme.
+fn port_of(uri: &Uri) -> Option<u16> {
+    match (uri.port_u16(), uri.scheme_str()) {
+        (Some(port), _) => Some(port),
+        (None, Some("http")) => Some(80),
+        (None, Some("https")) => Some(443),
+        _ => None,
+    }
+}
+
+/// Returns all addresses of a URL's host, IPv6 before IPv4.
+fn resolve(uri: &Uri, deadline: &Deadline) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    let timeout = NextTimeout {
+        after: ureq_time::Duration::Exact(deadline.remaining()),
+        ..NextTimeout::default()
+    };
+    let mut addresses = ThreadedResolver.resolve(uri, &Config::default(), timeout)?;
+    addresses.sort_by_key(|address| address.is_ipv4());
+    Ok(addresses)
 }
 
 /// Returns the address of the host that a validator would choose: IPv6 before IPv4, and one that can be reached.
@@ -141,12 +281,7 @@ fn choose_address(
     route: &mut Route,
     deadline: &Deadline,
 ) -> Result<SocketAddr, ureq::Error> {
-    let timeout = NextTimeout {
-        after: ureq_time::Duration::Exact(deadline.remaining()),
-        ..NextTimeout::default()
-    };
-    let mut addresses = ThreadedResolver.resolve(uri, &Config::default(), timeout)?;
-    addresses.sort_by_key(|address| address.is_ipv4());
+    let addresses = resolve(uri, deadline)?;
     first_reachable(&addresses, route, deadline)
 }
 
@@ -159,13 +294,9 @@ fn first_reachable(
     route: &mut Route,
     deadline: &Deadline,
 ) -> Result<SocketAddr, ureq::Error> {
-    let has_ipv4 = addresses.iter().any(|address| address.is_ipv4());
     let mut last_error = ureq::Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         route.add(describe(address.ip()));
-        if address.is_ipv6() && has_ipv4 {
-            route.add("IPv6 comes before IPv4, so its AAAA record must be right");
-        }
         // Each address gets its share of the time, so that there is some left for the last one.
         let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
         let share = deadline.remaining() / untried;
@@ -270,6 +401,18 @@ fn redirect_target(base: &Uri, location: &str) -> Result<Uri> {
 fn is_same_host(one: &Uri, other: &Uri) -> bool {
     let name = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
     name(one) == name(other)
+}
+
+/// Whether there is no answer because this machine has no route to the address.
+fn is_unreachable_from_here(answer: &Result<Response>) -> bool {
+    let error = answer.as_ref().err();
+    match error.and_then(|error| error.downcast_ref::<ureq::Error>()) {
+        Some(ureq::Error::Io(cause)) => matches!(
+            cause.kind(),
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable
+        ),
+        _ => false,
+    }
 }
 
 /// Whether the same request may succeed in a moment.

@@ -181,11 +181,14 @@ impl Entry {
     /// Removes the file, unless it is gone or another one is in its place.
     fn remove(&self) -> io::Result<()> {
         let place = self.directory.place_of(&self.name);
-        match fs::symlink_metadata(&place) {
+        let removed = match fs::symlink_metadata(&place) {
             Ok(metadata) if Identity::of(&metadata) == self.identity => fs::remove_file(place),
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The web server, as the self-check sees it.
 
+use std::io::{Read, Write};
+
 use crate::support::fake_ca::NAMES;
 use crate::support::is_skipped_without_ipv6;
 use crate::support::prelude::*;
+use crate::support::server::TcpServer;
 
 /// What the web server answers to getcrt; the CA's validator gets the file.
 pub fn to_getcrt(reply: Vec<u8>) -> impl Fn(&Request, usize) -> Option<Vec<u8>> + Send + Sync {
@@ -347,9 +350,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: 127.0.0.1 (private: the CA may reach another server): no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -378,9 +381,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -395,8 +398,8 @@ Certificate signed!
 }
 
 #[test]
-fn stale_aaaa_record_is_recognized() {
-    if is_skipped_without_ipv6("a stale AAAA record") {
+fn addresses_of_both_families_are_asked() {
+    if is_skipped_without_ipv6("a name with IPv4 and IPv6 addresses") {
         return;
     }
     let setup = answering(response("404 Not Found", b"lost"));
@@ -416,11 +419,77 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: ::1 (private: the CA may reach another server): IPv6 comes before IPv4, so its AAAA record must be right: HTTP 404 with the body `lost`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
 hint: the web server serves another directory as /.well-known/acme-challenge/
+
+"#]]);
+}
+
+/// A user whose name `a.test` has these addresses. At 127.0.0.2 there is a web server that has lost the files.
+fn with_addresses(addresses: &[&str]) -> (Setup<FakeCa>, TcpServer) {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    setup.csr("/", &["a.test"]);
+    let lines: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("{address} a.test\n"))
+        .collect();
+    fs::write(setup.path("hosts"), lines.concat()).unwrap();
+    let lost = TcpServer::start("127.0.0.2", setup.web.port, |mut stream| {
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(&response("404 Not Found", b"lost"));
+    });
+    (setup, lost)
+}
+
+/// The CA may ask the one or the other, so this failure would come and go.
+#[test]
+fn one_wrong_address_of_two_is_an_error() {
+    let (setup, _lost) = with_addresses(&["127.0.0.1", "127.0.0.2"]);
+    setup.fails(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.2 (private: the CA may reach another server): HTTP 404 with the body `lost` (it is served at 127.0.0.1) (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.2 (private: the CA may reach another server): HTTP 404 with the body `lost` (it is served at 127.0.0.1)
+hint: the CA may ask at any address of the name: let all of them serve the challenge files, or remove the wrong ones from the DNS
+
+"#]]);
+    assert_eq!(setup.ca.count("challenge"), 0);
+}
+
+#[test]
+fn address_where_nobody_answers_is_a_warning() {
+    let (setup, _lost) = with_addresses(&["127.0.0.1", "127.0.0.3"]);
+    setup.issues().stderr_is(str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+Getting directory...
+Directory found!
+Registering account...
+Registered! Account ID: https://localhost:[PORT]/account/1
+This agrees to the CA's terms of service: https://ca.test/terms
+Creating new order...
+Order created!
+Verifying a.test...
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.3 (private: the CA may reach another server): Connection refused (os error 111) (it is served at 127.0.0.1); the CA decides (--disable-check skips this check)
+a.test verified!
+Signing certificate...
+Valid until [TIME], issued by Fake CA, 1 name
+Checked: key, names, dates and signature
+Certificate signed!
 
 "#]]);
 }
@@ -482,10 +551,10 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]1: HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: the web server serves another directory as /.well-known/acme-challenge/
 
 "#]]);
@@ -503,10 +572,10 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //b.test:[PORT]/else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //c.test:[PORT]/else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: the web server serves another directory as /.well-known/acme-challenge/
 
 "#]]);
@@ -524,10 +593,10 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://b.test:[PORT]/else/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://c.test:[PORT]/else/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
+  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
+  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: the web server serves another directory as /.well-known/acme-challenge/
 
 "#]]);
@@ -552,9 +621,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): no connection: Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -685,8 +754,8 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
 Verifying a.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
+error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
+  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file`
 hint: the web server serves another directory as /.well-known/acme-challenge/
 
 "#]]);

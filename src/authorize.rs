@@ -24,6 +24,10 @@ use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
 use crate::text::{comma_separated, excerpt, first_few};
 
+/// From this number of names on, a web server may be overloaded by the CA's requests for all files at once.
+const MANY_NAMES: usize = 10;
+const OVERLOAD_HINT: &str = "let the web server accept more connections at once, because the CA fetches the files of all names together: raise the backlog of its port 80 (and net.core.somaxconn) or the number of its workers";
+
 /// An authorization that the CA has not granted yet.
 pub struct PendingAuthorization {
     /// The name to prove.
@@ -113,7 +117,7 @@ pub fn read_authorizations(
     if failed.is_empty() {
         Ok(pending)
     } else {
-        Err(failure_of_names(failed).into())
+        Err(failure_of_names(failed, csr.identifiers.len()).into())
     }
 }
 
@@ -273,7 +277,7 @@ pub fn submit_challenges(client: &Client, pending: &[PendingAuthorization]) -> R
     if failed.is_empty() {
         Err(PassErrors(others).into())
     } else {
-        Err(failure_of_names(failed).into())
+        Err(failure_of_names(failed, pending.len()).into())
     }
 }
 
@@ -330,8 +334,9 @@ fn name_failure_or_other(identifier: &Identifier, error: Error) -> Error {
     }
 }
 
-/// Returns one failure for all names in `failed`, which is not empty.
-pub fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
+/// Returns one failure for all names in `failed`, which is not empty. They are some of `name_count` names.
+pub fn failure_of_names(failed: Vec<NameFailure>, name_count: usize) -> Failure {
+    let is_overload = is_overload(&failed, name_count);
     let names = comma_separated(failed.iter().map(|it| &it.identifier));
     let reason = &failed[0].failure;
     let message = format!("Challenge did not pass for {names}: {reason}");
@@ -343,6 +348,20 @@ pub fn failure_of_names(failed: Vec<NameFailure>) -> Failure {
         first_hint = first_hint.or(name_failure.failure.hint);
     }
     let mut combined = Failure::new(message).with_details(details);
-    combined.hint = first_hint;
+    combined.hint = if is_overload {
+        Some(OVERLOAD_HINT.to_owned())
+    } else {
+        first_hint
+    };
     combined
+}
+
+/// Whether some of many names have failed because the CA could not connect, and others have not. The CA fetches all files
+/// at once and from several places, which can be more connections than a small web server accepts.
+fn is_overload(failed: &[NameFailure], name_count: usize) -> bool {
+    let unconnected = failed
+        .iter()
+        .filter(|it| it.failure.has_type("connection"))
+        .count();
+    name_count >= MANY_NAMES && (2..name_count).contains(&unconnected)
 }

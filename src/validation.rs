@@ -97,6 +97,8 @@ pub fn read_order(client: &Client, order_url: &AcmeUrl) -> Result<Update<Order>>
 /// What the authorizations said when they were last read. Each of them is either valid, or in `undecided`, or in
 /// `failed`. One that is undecided can have an entry in `problems` as well.
 struct Survey<'a> {
+    /// How many authorizations there were at first.
+    name_count: usize,
     /// Those on which the CA has not decided.
     undecided: Vec<&'a PendingAuthorization>,
     /// The names that the CA does not accept, and why. With the first of them, the wait ends.
@@ -117,6 +119,7 @@ impl<'a> Survey<'a> {
             wait = wait.max(authorization.poll_after);
         }
         Survey {
+            name_count: pending.len(),
             undecided: pending.iter().collect(),
             failed: Vec::new(),
             problems: Vec::new(),
@@ -179,7 +182,7 @@ impl<'a> Survey<'a> {
         if names.is_empty() {
             None
         } else {
-            Some(failure_of_names(names))
+            Some(failure_of_names(names, self.name_count))
         }
     }
 

@@ -243,6 +243,28 @@ hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir on e
     outcome.says("\n  n57.test: the file is not there (urn:ietf:params:acme:error:unauthorized)\n");
 }
 
+/// The CA fetches all files at once, and the web server does not accept that many connections.
+#[test]
+fn overloaded_web_server_is_recognized() {
+    let hide_some = |request: &Request, _: usize| {
+        let is_hidden = request.user_agent == "validator" && request.path.ends_with(['0', '5']);
+        is_hidden.then(|| response("404 Not Found", b"lost"))
+    };
+    let refuse = |reply: &mut Reply, _: usize| {
+        reply.edit(|authorization| {
+            let error = &mut authorization["challenges"][1]["error"];
+            if !error.is_null() {
+                *error = json!({"type": "urn:ietf:params:acme:error:connection", "detail": "Connection refused"});
+            }
+        });
+    };
+    let setup = Setup::with_fake_ca_and_web(|ca| ca.tamper("authorization", refuse), hide_some);
+    let names: Vec<String> = (0..100).map(name).collect();
+    let setup = with_names(setup, &names);
+    let outcome = setup.fails_with("Challenge did not pass for ");
+    outcome.says("\nhint: let the web server accept more connections at once");
+}
+
 #[test]
 fn one_challenge_is_refused() {
     let setups = alone_and_in_a_crowd(|ca, place| {

@@ -151,8 +151,15 @@ fn hint_for(error_type: &str) -> Option<&'static str> {
 pub fn is_refusal(error: &Error, name: &str) -> bool {
     error
         .downcast_ref::<Failure>()
-        .and_then(|failure| failure.problem_type.as_deref())
-        .is_some_and(|problem_type| is_acme_error(problem_type, name))
+        .is_some_and(|failure| failure.has_type(name))
+}
+
+impl Failure {
+    /// Whether it is the ACME error `name`, such as `connection`.
+    pub fn has_type(&self, name: &str) -> bool {
+        let problem_type = self.problem_type.as_deref();
+        problem_type.is_some_and(|it| is_acme_error(it, name))
+    }
 }
 
 /// Whether `error` is an error status that the CA has answered, and not a rate limit.

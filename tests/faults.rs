@@ -13,4 +13,5 @@ mod proxy;
 pub mod self_check;
 mod signals;
 mod terminal;
+mod unknown;
 mod validation;

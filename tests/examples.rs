@@ -12,10 +12,13 @@ fn adapted(setup: &Setup<Pebble>, example: &str) -> String {
         ("/etc/getcrt/tls/domain.crt", path("tls/domain.crt")),
         ("/etc/getcrt/account.key", path("account.key")),
         ("/etc/getcrt/domain.csr", path("domain.csr")),
+        ("/etc/getcrt/domain.key", path("domain.key")),
         ("/var/www/acme-challenge", path("acme")),
     ] {
         assert!(
-            content.contains(theirs) || example != "getcrt.service",
+            content.contains(theirs)
+                || example != "getcrt.service"
+                || theirs == "/etc/getcrt/domain.key",
             "{example} lacks {theirs}"
         );
         content = content.replace(theirs, &ours);
@@ -72,6 +75,105 @@ fn the_renewal_script() {
     fs::write(setup.path("domain.csr"), "").unwrap();
     run(&setup, &script).exits(1).says("error: Error loading ");
     assert_eq!(reloads(&setup), 1);
+}
+
+/// Each certificate has a key of its own, and the old pair stays until the new one is complete.
+#[test]
+fn the_rotation_script() {
+    let setup = Setup::with_pebble();
+    let script = adapted(&setup, "rotate.sh")
+        .replace("systemctl reload nginx.service", "echo reload >>reloads")
+        .replace(
+            "DNS:example.org,DNS:www.example.org",
+            "DNS:a.test,DNS:www.a.test",
+        );
+    let [key, certificate] = ["domain.key", "tls/domain.crt"].map(|name| setup.path(name));
+    let verify = || setup.verify_pem(&text(&certificate), &NAMES);
+    let first_key = text(&key);
+
+    // There is a CSR, but no certificate yet.
+    run(&setup, &script).exits(0);
+    verify();
+    let second_key = text(&key);
+    assert_ne!(second_key, first_key);
+    assert_eq!(reloads(&setup), 1);
+
+    let outcome = run(&setup, &script);
+    outcome
+        .exits(0)
+        .check("it says something", outcome.stderr.is_empty());
+    assert_eq!(text(&key), second_key);
+    assert_eq!(reloads(&setup), 1);
+
+    // Another name makes it due, which fails at first.
+    setup.resolve(&["a.test", "www.a.test", "new.a.test"]);
+    let more = script.replace("DNS:a.test,", "DNS:new.a.test,DNS:a.test,");
+    fs::remove_file(setup.path("domain.csr")).unwrap();
+    let failing = more.replace(setup.acme_dir().to_str().unwrap(), "/nowhere");
+    run(&setup, &failing).exits(1).says("--acme-dir /nowhere");
+    assert_eq!(text(&key), second_key);
+    verify();
+    assert_eq!(reloads(&setup), 1);
+
+    run(&setup, &more).exits(0);
+    setup.verify_pem(&text(&certificate), &["new.a.test", "a.test", "www.a.test"]);
+    assert_ne!(text(&key), second_key);
+    assert_eq!(reloads(&setup), 2);
+    let mut files = listing(setup.directory());
+    files.extend(listing(&setup.path("tls")));
+    assert!(
+        !files.iter().any(|name| name.ends_with(".new")),
+        "{files:?}"
+    );
+}
+
+/// The commands of the recipe, and both lines of its crontab.
+#[test]
+fn rsa_and_ecdsa_side_by_side() {
+    let setup = Setup::with_pebble();
+    let recipes = adapted(&setup, "README.md")
+        .replace(
+            "/etc/getcrt/domain-rsa",
+            setup.path("domain-rsa").to_str().unwrap(),
+        )
+        .replace(
+            "/etc/getcrt/tls/domain-rsa",
+            setup.path("tls/domain-rsa").to_str().unwrap(),
+        )
+        .replace(
+            "DNS:example.org,DNS:www.example.org",
+            "DNS:a.test,DNS:www.a.test",
+        )
+        .replace(
+            "sudo -n /usr/bin/systemctl reload nginx.service",
+            "echo reload >>reloads",
+        );
+    let (_, section) = recipes.split_once("## RSA and ECDSA for one name").unwrap();
+    let (commands, rest) = section
+        .split_once("```sh\n")
+        .unwrap()
+        .1
+        .split_once("```")
+        .unwrap();
+    run(&setup, commands).exits(0);
+    let crontab = rest.split("```\n").nth(1).unwrap();
+    let lines: Vec<&str> = crontab.lines().collect();
+    assert_eq!(lines.len(), 2);
+    for (line, name, key) in [
+        (lines[0], "tls/domain.crt", "id-ecPublicKey"),
+        (lines[1], "tls/domain-rsa.crt", "rsaEncryption"),
+    ] {
+        let command = line.splitn(7, ' ').last().unwrap();
+        run(&setup, command).exits(0);
+        let path = setup.path(name);
+        let shown = openssl(&["x509", "-in", path.to_str().unwrap(), "-noout", "-text"]);
+        assert!(
+            shown.contains(&format!("Public Key Algorithm: {key}\n")),
+            "{shown}"
+        );
+        run(&setup, command).exits(3);
+    }
+    assert_eq!(reloads(&setup), 2);
 }
 
 #[test]

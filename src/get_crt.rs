@@ -32,6 +32,9 @@ use crate::renewal::{self, Renewal};
 use crate::text::{comma_separated, excerpt, first_few};
 use crate::validation::{read_order, wait_until_ready};
 
+/// All CAs take this many names in an order.
+const NAMES_TAKEN_EVERYWHERE: usize = 25;
+
 /// The outcome of a run that has not failed.
 pub enum Outcome {
     /// A certificate was issued, or a dry run passed. With `--is-due`: the certificate is due.
@@ -366,9 +369,22 @@ fn place_order(
         }
         _ => client.post(Purpose::NewOrder, &directory.new_order, &payload),
     };
-    let response = created.context("cannot create the order")?;
+    let response = created
+        .map_err(|error| add_name_count_hint(error, csr.identifiers.len()))
+        .context("cannot create the order")?;
     let url = response.location().context("cannot create the order")?;
     Ok(NewOrder { url, response })
+}
+
+/// CAs call an order for too many names malformed, as they do other orders.
+fn add_name_count_hint(mut error: Error, name_count: usize) -> Error {
+    let may_be_too_many = name_count > NAMES_TAKEN_EVERYWHERE && is_refusal(&error, "malformed");
+    if may_be_too_many && let Some(failure) = error.downcast_mut::<Failure>() {
+        failure.hint = Some(format!(
+            "if {name_count} names are too many for this CA, make several CSRs (Let's Encrypt takes 100 names, and 25 with the profiles tlsserver and shortlived)"
+        ));
+    }
+    error
 }
 
 /// Orders with `replaces` (RFC 9773 §5) or, if the CA refuses that, without it. CAs refuse it in many ways: by an

@@ -32,14 +32,15 @@ const TALKING: &str = "Talking";
 pub struct Options {
     /// Private key of your account at the CA (PEM)
     ///
-    /// RSA, P-256, P-384, P-521 or Ed25519. One key may serve all your
-    /// certificates, and is none of theirs.
+    /// RSA, P-256, P-384, P-521 or Ed25519; Let's Encrypt takes the first
+    /// three. One key may serve all your certificates, and is none of theirs.
     #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
     pub account_key: PathBuf,
 
     /// Certificate signing request, with all names
     ///
-    /// PEM or DER, made with a key of its own.
+    /// PEM or DER, made with a key of its own. Let's Encrypt takes 100 names
+    /// in one certificate (25 with the profiles tlsserver and shortlived).
     #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
     pub csr: PathBuf,
 

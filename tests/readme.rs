@@ -301,6 +301,25 @@ fn options_and_exit_statuses_are_those_of_the_help() {
     }
 }
 
+/// Let's Encrypt's issuers since 2026. Those of a transcript are among them.
+const ISSUERS_OF_TODAY: [&str; 4] = ["YE1", "YE2", "YR1", "YR2"];
+
+#[test]
+fn transcripts_have_issuers_of_today() {
+    let mut count = 0;
+    for page in ["README.md", "examples/README.md", "src/README.md"] {
+        for line in text(Path::new(page)).lines() {
+            if let Some((_, rest)) = line.split_once("Valid until ") {
+                let (_, issuer) = rest.split_once("issued by ").unwrap();
+                let issuer = issuer.split(',').next().unwrap();
+                assert!(ISSUERS_OF_TODAY.contains(&issuer), "{page}: {line}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0, "there is no transcript");
+}
+
 #[test]
 fn every_file_is_mentioned() {
     let readme = text(Path::new("README.md"));

@@ -944,3 +944,23 @@ hint: change the name's CAA record in the DNS, which does not let this CA issue 
 
 "#]]);
 }
+
+#[test]
+fn order_for_too_many_names_has_a_hint() {
+    let refuse = |reply: &mut Reply, _: usize| {
+        reply.problem(
+            400,
+            "malformed",
+            "Order cannot contain more than 100 DNS names",
+        );
+    };
+    let setup = Setup::with_fake_ca(|ca| ca.tamper("newOrder", refuse));
+    // Three names are not too many.
+    setup.fails_with("more than 100").says_not("hint");
+
+    let names: Vec<String> = (0..101).map(|number| format!("n{number}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    setup.csr("/", &names);
+    let outcome = setup.fails_with("more than 100");
+    outcome.says("\nhint: if 101 names are too many for this CA, make several CSRs");
+}

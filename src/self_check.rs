@@ -239,14 +239,14 @@ fn get(
     } else {
         Server::Web
     };
-    let exchange = Exchange::of_the_self_check(server, uri);
-    let result = if is_same_host(uri, first_uri) {
+    let chosen = if is_same_host(uri, first_uri) {
         let port = port_of(uri).unwrap_or(address.port());
-        let same_host = SocketAddr::new(address.ip(), port);
-        get_from(same_host, uri, deadline)
+        SocketAddr::new(address.ip(), port)
     } else {
-        choose_address(uri, route, deadline).and_then(|other| get_from(other, uri, deadline))
+        choose_address(uri, route, deadline)?
     };
+    let exchange = Exchange::of_the_self_check(server, uri, chosen);
+    let result = get_from(chosen, uri, deadline);
     if let Some(exchange) = exchange {
         exchange.end(result.as_ref());
     }

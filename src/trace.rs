@@ -2,6 +2,7 @@
 //! signatures of requests are never shown in full.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -89,14 +90,15 @@ impl Exchange {
         ))
     }
 
-    /// Shows a request of the self-check to `server`. Returns `None` without `-v`.
-    pub fn of_the_self_check(server: Server, uri: &Uri) -> Option<Exchange> {
+    /// Shows a request of the self-check to `server`, which is at `address`. Returns `None` without `-v`.
+    pub fn of_the_self_check(server: Server, uri: &Uri, address: SocketAddr) -> Option<Exchange> {
         if !log_enabled!(Level::Debug) {
             return None;
         }
         let purpose = "challenge file (local check)".to_owned();
         let shown_uri = beginning(&uri.to_string(), MAX_LOCATION_CHARS);
-        Some(Exchange::begin("GET", purpose, server, &[shown_uri]))
+        let place = format!("at {}", address.ip());
+        Some(Exchange::begin("GET", purpose, server, &[shown_uri, place]))
     }
 
     fn begin(method: &str, purpose: String, server: Server, lines: &[String]) -> Exchange {

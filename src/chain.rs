@@ -19,8 +19,8 @@ use crate::time;
 /// How far in the future a certificate may begin, in seconds. The clocks of this machine and of the CA may differ a little.
 const MAX_BEGIN_AHEAD: i64 = 86_400;
 
-/// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a file of the
-/// user's, unrelated certificates may follow the first.)
+/// The certificate (the leaf), followed by those of its issuers in the CA's order. Never empty. (In a user's
+/// file, unrelated certificates may follow the first.)
 pub struct Chain(Vec<X509>);
 
 /// What makes a certificate useless for a CSR.
@@ -138,8 +138,7 @@ impl Chain {
         }
     }
 
-    /// Checks an issued chain. What makes it useless is an error. Oddities are warnings, because an issued
-    /// certificate is not thrown away lightly.
+    /// Checks that an issued chain is fit for the CSR.
     ///
     /// # Errors
     /// It has a [`defect`](Chain::defect), or the leaf is not signed by the certificate that has its issuer's name.
@@ -147,17 +146,24 @@ impl Chain {
         if let Some(defect) = self.defect(csr) {
             return Err(defect.into());
         }
-        match self.leaf_signature() {
-            LeafSignature::Good | LeafSignature::NoIssuer => {}
-            LeafSignature::Bad => bail!("the certificate's signature is not its issuer's"),
-            LeafSignature::OfUnknownKind => {
-                warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
-            }
+        ensure!(
+            self.leaf_signature() != LeafSignature::Bad,
+            "the certificate was not signed by its issuer"
+        );
+        Ok(())
+    }
+
+    /// Warns of oddities. They are no errors, because an issued certificate is not thrown away lightly.
+    pub fn warn_of_oddities(&self, csr: &Csr) {
+        if self.leaf_signature() == LeafSignature::OfUnknownKind {
+            warn!("the certificate's signature is of a kind that OpenSSL cannot verify");
         }
-        let begin = self.not_before()?;
-        if begin > time::now() {
-            let not_yet = Defect::NotYetValid(time::to_text(begin));
-            warn!("{not_yet}, is that right?");
+        match self.not_before() {
+            Ok(begin) if begin > time::now() => {
+                let not_yet = Defect::NotYetValid(time::to_text(begin));
+                warn!("{not_yet}, is that right?");
+            }
+            _ => {}
         }
         let extra = self.extra_names(csr);
         if !extra.is_empty() {
@@ -167,9 +173,8 @@ impl Chain {
         let is_broken = |pair: &&[X509]| check_signature(&pair[0], &pair[1]) == Signature::Bad;
         if let Some(pair) = self.0.windows(2).find(is_broken) {
             let name = excerpt(&short_name(pair[0].subject_name()));
-            warn!("the chain is out of order: `{name}` is not signed by the one after it");
+            warn!("the chain is out of order: `{name}` is not signed by the certificate after it");
         }
-        Ok(())
     }
 
     /// Checks the leaf's signature by every certificate of the chain that has its issuer's name. One that fits
@@ -221,10 +226,9 @@ impl Chain {
             LeafSignature::NoIssuer => {
                 "Checked: key, names and dates; not the signature, because the chain lacks its issuer"
             }
-            // A bad one has not passed the check.
-            LeafSignature::OfUnknownKind | LeafSignature::Bad => {
-                "Checked: key, names and dates; not the signature"
-            }
+            LeafSignature::OfUnknownKind => "Checked: key, names and dates; not the signature",
+            // Such a chain does not pass the check.
+            LeafSignature::Bad => "Checked: key, names and dates; the signature is wrong",
         }
     }
 
@@ -298,9 +302,9 @@ impl Chain {
     }
 }
 
-/// Returns the index of the chain that leads to `name`: the first one whose topmost certificate was issued by it. Only if
-/// there is none, it is the first one whose topmost certificate is `name`. The name of a root can be both: that of the
-/// topmost certificate of one chain, which another root has signed, and that of the issuer of another chain's.
+/// Returns the index of the first chain whose topmost certificate was issued by `name`; else of the first whose topmost
+/// certificate is `name`. (A root that another root has signed is the topmost certificate of one chain and the issuer of
+/// another's.)
 pub fn find_preferred(chains: &[Chain], name: &str) -> Option<usize> {
     let by_issuer = chains.iter().position(|chain| chain.top_issuer() == name);
     by_issuer.or_else(|| chains.iter().position(|chain| chain.top_subject() == name))
@@ -368,7 +372,7 @@ fn short_name(name: &X509NameRef) -> String {
     let mut entries = name.entries_by_nid(Nid::COMMONNAME).chain(name.entries());
     match entries.next().map(|entry| entry.data().to_string()) {
         Some(Ok(text)) => text.to_string(),
-        _ => "nobody".to_owned(),
+        _ => "(no name)".to_owned(),
     }
 }
 

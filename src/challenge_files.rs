@@ -15,7 +15,7 @@ use crate::temporary::{FOREIGN_FILE, TemporaryFile};
 /// How often getcrt tries to create a file. Removing a leftover takes one try, and so does each collision with
 /// another run.
 const MAX_TRIES: u32 = 10;
-/// The name of the file by which it is tried out whether files can be created. It is no token, because of the dot.
+/// The file that is created and removed to find out whether files can be created. The dot keeps it from being a token.
 const TRIAL_NAME: &str = ".getcrt-trial";
 
 /// The directory that the web server serves as `/.well-known/acme-challenge/`.
@@ -30,7 +30,7 @@ impl AcmeDir {
         let shown = || format!("--acme-dir {}", path.display());
         let directory = Arc::new(Directory::open(path).with_context(shown)?);
         try_out(&directory)
-            .context("no file can be made in it")
+            .context("cannot create a file in it")
             .with_context(shown)?;
         Ok(AcmeDir(directory))
     }
@@ -54,7 +54,7 @@ fn try_out(directory: &Arc<Directory>) -> Result<()> {
     let name = OsStr::new(TRIAL_NAME);
     match TemporaryFile::create_public(directory, name, "") {
         Ok(_) => Ok(()),
-        // Another run does the same at this moment, or was killed. Removing its file takes the same permission.
+        // Another run does the same at this moment, or was killed. Removing its file shows as much.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             remove_leftover(directory, name, "")
         }
@@ -62,9 +62,8 @@ fn try_out(directory: &Arc<Directory>) -> Result<()> {
     }
 }
 
-/// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may also belong to
-/// another run of the same account that is under way. That run will not remove ours, but when this one ends, the
-/// other has no file any more.)
+/// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may belong to another run of
+/// the same account that is still under way. That run does not remove our file, but it has none once ours is removed.)
 fn create_or_replace(
     directory: &Arc<Directory>,
     name: &OsStr,

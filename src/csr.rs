@@ -30,8 +30,7 @@ const ECDSA_WITH_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
 /// The fewest bits of an RSA key that CAs take (Baseline Requirements §6.1.5).
 const RSA_BITS_MIN: i32 = 2048;
 
-/// The most names that are taken. No CA is known that takes as many, most take a hundred. This bounds the searches
-/// among the names.
+/// The most names that are taken. No known CA takes more; most take a hundred. This bounds the searches among the names.
 const MAX_NAMES: usize = 1000;
 
 /// A CSR whose signature is right, and the names that it asks for.
@@ -76,7 +75,7 @@ impl Csr {
         })
     }
 
-    /// Returns the place of a name among those that the CSR asks for.
+    /// Returns the index of a name among those that the CSR asks for.
     pub fn position(&self, identifier: &Identifier) -> Option<usize> {
         self.identifiers.iter().position(|it| it == identifier)
     }
@@ -135,7 +134,9 @@ fn common_name(text: &str, alternatives: &[Identifier]) -> Result<Option<Identif
         Ok(Identifier::Dns(name)) if name.contains('.') => Ok(Some(Identifier::Dns(name))),
         Ok(_) | Err(_) => {
             let text = excerpt(text);
-            info!("Ignoring the common name `{text}`, which is no host name");
+            info!(
+                "Ignoring the common name `{text}`, which is not among the subject alternative names"
+            );
             Ok(None)
         }
     }
@@ -233,8 +234,9 @@ fn general_names(san_extensions: &[&X509ExtensionRef]) -> Result<Stack<GeneralNa
         _ => None,
     };
     let count = san_extensions.len();
-    names.with_context(|| {
-        format!("the CSR's subjectAltName extension is damaged, or there are {count} of it")
+    names.with_context(|| match count {
+        1 => "the CSR's subjectAltName extension is damaged".to_owned(),
+        _ => format!("the CSR has {count} subjectAltName extensions, and one is allowed"),
     })
 }
 
@@ -272,7 +274,9 @@ fn checked_dns_name(name: &str) -> Result<Identifier> {
     let ends_in_number = last_label.parse::<u64>().is_ok();
     if name.len() > 253 || !name.split('.').all(is_label) || ends_in_number {
         let name = excerpt(name);
-        bail!("the CSR asks for `{name}`, which is no DNS name (in its xn-- form, if any)");
+        bail!(
+            "the CSR asks for `{name}`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form"
+        );
     }
     Ok(Identifier::Dns(name.to_ascii_lowercase()))
 }

@@ -3,7 +3,7 @@
 /// The tag of an object identifier.
 const OBJECT_IDENTIFIER: u8 = 6;
 
-/// Returns the content of the first value in `der`, and what follows it. `None` if it is cut off.
+/// Returns the content of the first value in `der`, and what follows it. `None` if it is cut off or absurdly long.
 pub fn first_value(der: &[u8]) -> Option<(&[u8], &[u8])> {
     // A tag (one byte), and a length: one byte, or one that says how many bytes of the length follow (§8.1.3).
     let short_length = *der.get(1)?;

@@ -20,7 +20,7 @@ const MAX_LINKS: usize = 40;
 pub struct Directory {
     /// Its path, for messages.
     shown: PathBuf,
-    /// The path that system calls get: one that leads through the open directory.
+    /// The path that system calls get: one that leads through the open directory or, without /proc, its own.
     place: PathBuf,
     /// Keeps the directory open. It is open as a place only (`O_PATH`), so no permission to read it is needed.
     handle: File,
@@ -30,7 +30,7 @@ impl Directory {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// There is no directory, or it may not be entered.
+    /// There is no directory, or one above it may not be entered.
     pub fn open(path: &Path) -> io::Result<Directory> {
         Directory::open_with(path, path.to_owned(), 0)
     }
@@ -95,17 +95,17 @@ fn is_same_file(path: &Path, file: &File) -> bool {
 /// Returns where the file at `path` is: its directory, opened, and its name there, which is not a symlink. The file
 /// need not exist.
 ///
-/// This walks along the path as the operating system would, but follows a symlink only if nobody but root and the user
-/// who runs getcrt could have made it. Others could make root write to any place.
+/// This walks along the path as the operating system would, but follows a symlink only if it and its directory belong
+/// to root or to the user who runs getcrt. Otherwise other users could make root write to any place.
 ///
 /// # Errors
-/// A directory is missing or may not be entered. Or there is a symlink that is not followed, or one too many.
+/// A directory is missing. Or there is a symlink that is not followed, or there are more than [`MAX_LINKS`].
 pub fn locate(path: &Path) -> Result<(Directory, OsString)> {
     let mut directory = Directory::open_with(Path::new("."), PathBuf::new(), 0)?;
-    // The steps that are left, the next one last.
-    let mut steps = steps(path);
+    // The next step is the last one in this list.
+    let mut remaining = steps(path);
     let mut links = 0;
-    while let Some(step) = steps.pop() {
+    while let Some(step) = remaining.pop() {
         let place = directory.place_of(&step);
         let shown = directory.shown(&step);
         let metadata = fs::symlink_metadata(&place);
@@ -117,8 +117,8 @@ pub fn locate(path: &Path) -> Result<(Directory, OsString)> {
             if links > MAX_LINKS {
                 bail!("too many levels of symbolic links");
             }
-            steps.extend(self::steps(&fs::read_link(&place)?));
-        } else if steps.is_empty() && is_name(&step) {
+            remaining.extend(steps(&fs::read_link(&place)?));
+        } else if remaining.is_empty() && is_name(&step) {
             return Ok((directory, step));
         } else {
             // If a symlink takes its place meanwhile, this fails.
@@ -126,7 +126,7 @@ pub fn locate(path: &Path) -> Result<(Directory, OsString)> {
                 .with_context(|| format!("cannot open the directory {}", shown.display()))?;
         }
     }
-    bail!("this is a directory; name a file in it")
+    bail!("this names a directory; name a file in it")
 }
 
 /// Returns the steps of a path, the last one first: `/`, names, and `..`.

@@ -50,6 +50,7 @@ pub fn download_chain(
         _ => default_chain,
     };
     chosen.check(csr)?;
+    chosen.warn_of_oddities(csr);
     Ok(chosen)
 }
 
@@ -57,20 +58,22 @@ pub fn download_chain(
 /// is the CA's own choice.
 fn choose(mut chains: Vec<Chain>, preferred: &str) -> Chain {
     let index = chain::find_preferred(&chains, preferred).unwrap_or_else(|| {
-        let offered: Vec<String> = chains
-            .iter()
-            .map(|chain| format!("`{}`", excerpt(&chain.top_issuer())))
-            .collect();
-        let offered = offered.join(", ");
-        warn!(
-            "the CA offers no chain that leads to `{preferred}`, but chains that lead to {offered}"
-        );
+        let mut roots: Vec<String> = Vec::new();
+        for chain in &chains {
+            let root = format!("`{}`", excerpt(&chain.top_issuer()));
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
+        let roots = roots.join(", ");
+        warn!("the CA offers no chain that leads to `{preferred}`, but to {roots}");
         0
     });
     chains.swap_remove(index)
 }
 
-/// Returns the alternate chains that are fit for the CSR. If the CA offers many, not all are looked at.
+/// Returns the alternate chains that are fit for the CSR, of the first [`MAX_ALTERNATES`] and as many as can be downloaded
+/// within [`ALTERNATES_TIMEOUT`].
 fn download_alternates(client: &Client, default_response: &Response, csr: &Csr) -> Vec<Chain> {
     let urls = default_response.alternate_urls();
     let hurried = client.with_timeout(ALTERNATES_TIMEOUT);
@@ -81,7 +84,7 @@ fn download_alternates(client: &Client, default_response: &Response, csr: &Csr) 
             let count = urls.len();
             let seconds = ALTERNATES_TIMEOUT.as_secs();
             warn!(
-                "{left} of {count} alternate chains were not looked at (the limits are {MAX_ALTERNATES} chains and {seconds} s)"
+                "{left} of {count} alternate chains were not looked at (at most {MAX_ALTERNATES} are, within {seconds} s)"
             );
             break;
         }

@@ -25,7 +25,7 @@ pub fn load<T>(
     parse: impl FnOnce(&[u8], &Metadata) -> Result<T>,
 ) -> Result<T> {
     let read_and_parse = || {
-        let (content, metadata) = read_by(deadline, path)?;
+        let (content, metadata) = read_in_time(path, deadline)?;
         ensure!(!content.is_empty(), "the file is empty");
         parse(&content, &metadata)
     };
@@ -33,7 +33,7 @@ pub fn load<T>(
 }
 
 /// Returns the content and the metadata of the file at `path`.
-fn read_by(deadline: &Deadline, path: &Path) -> Result<(Vec<u8>, Metadata)> {
+fn read_in_time(path: &Path, deadline: &Deadline) -> Result<(Vec<u8>, Metadata)> {
     if fs::metadata(path)?.is_file() {
         return open_and_read(path);
     }
@@ -68,7 +68,7 @@ pub fn read_bounded(file: File) -> Result<Vec<u8>> {
     let length = file.take(MAX_FILE_BYTES).read_to_end(&mut content)?;
     ensure!(
         (length as u64) < MAX_FILE_BYTES,
-        "the file is larger than 4 MiB"
+        "the file is too large, with 4 MiB or more"
     );
     Ok(content)
 }
@@ -83,13 +83,13 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
         Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "public key",
         Some("OPENSSH PRIVATE KEY") => "key in OpenSSH's own format",
         Some(label) if label.ends_with("PRIVATE KEY") => "private key",
-        Some(_) => return format!("no usable {wanted} in it, it looks like PEM of another kind"),
-        None => return format!("no usable {wanted} in it, nor any other PEM"),
+        Some(_) => return format!("this file holds no {wanted}, but PEM of another kind"),
+        None => return "there is no PEM in it".to_owned(),
     };
     if found == wanted {
         format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know")
     } else {
-        format!("no usable {wanted} in it, it looks like a {found}")
+        format!("no usable {wanted} in it; it looks like a {found}")
     }
 }
 
@@ -106,7 +106,7 @@ pub fn check_not_encrypted(content: &[u8]) -> Result<()> {
     let mut pieces = content.windows(ENCRYPTION_HEADER.len());
     ensure!(
         !pieces.any(|piece| piece == ENCRYPTION_HEADER),
-        "there is an encrypted PEM block in it, and no passphrase is ever asked for"
+        "it holds an encrypted PEM block, and getcrt never asks for a passphrase"
     );
     Ok(())
 }

@@ -73,7 +73,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     if options.renew && options.dry_run {
         info!("This dry run does not ask whether the certificate is due.");
     } else if options.renew {
-        match renewal::decide(&client, options, &csr, output.old_chain())? {
+        match renewal::decide(&client, options, &csr, output.old_chain()) {
             Renewal::NotDue(message) => return Ok(Outcome::NotDue(message)),
             Renewal::Due { reason, old_id } => {
                 info!("Renewing: {reason}");
@@ -94,14 +94,16 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
         register_account(&client, directory, options, &csr)?;
         place_order(&client, directory, options, &csr, replaces.as_deref())
     })?;
-    let mut completed = complete_order(&client, &first_order, options, &csr, &acme_dir);
+    let mut completed = complete_order(&client, &first_order, options, &csr, &acme_dir)
+        .with_context(|| format!("order {}", first_order.url));
 
     if let Err(error) = &completed
         && let Some(reason) = reason_to_order_again(&client, error)
     {
         info!("Ordering again, because {reason}: {error:#}");
         let second_order = place_order(&client, directory, options, &csr, replaces.as_deref())?;
-        completed = complete_order(&client, &second_order, options, &csr, &acme_dir);
+        completed = complete_order(&client, &second_order, options, &csr, &acme_dir)
+            .with_context(|| format!("order {}", second_order.url));
     }
 
     let Some(chain) = completed? else {
@@ -139,20 +141,8 @@ struct NewOrder {
 /// is a dry run, which ends when the names are proven.
 ///
 /// # Errors
-/// There is no certificate, or none that is fit for the CSR. The error names the order.
+/// There is no certificate, or none that is fit for the CSR.
 fn complete_order(
-    client: &Client,
-    order: &NewOrder,
-    options: &Options,
-    csr: &Csr,
-    acme_dir: &AcmeDir,
-) -> Result<Option<Chain>> {
-    prove_and_finalize(client, order, options, csr, acme_dir)
-        .with_context(|| format!("order {}", order.url))
-}
-
-/// Does the work of [`complete_order`].
-fn prove_and_finalize(
     client: &Client,
     order: &NewOrder,
     options: &Options,
@@ -192,7 +182,7 @@ fn tell_whether_due(client: &Client, options: &Options, csr: &Csr) -> Result<Out
         Some(path) => output::read_chain(path)?,
         None => None,
     };
-    match renewal::decide(client, options, csr, chain.as_ref())? {
+    match renewal::decide(client, options, csr, chain.as_ref()) {
         Renewal::NotDue(message) => Ok(Outcome::NotDue(message)),
         Renewal::Due { reason, .. } => {
             info!("Due: {reason}");
@@ -235,7 +225,7 @@ fn register_account(
         let level = if is_new { Level::Info } else { Level::Debug };
         log!(
             level,
-            "With this record in the DNS, nobody else gets certificates for the name: {record}"
+            "A CAA record that lets only this account get certificates for this name, and by http-01 only: {record}"
         );
     }
 
@@ -345,7 +335,7 @@ fn report_contacts(requested: &[String], response: &Response) {
         info!("(the CA has other contacts: {})", first_few(&others));
     }
     if confirmed.is_none() && !requested.is_empty() {
-        info!("(the CA did not confirm it)");
+        info!("(the CA did not confirm this)");
     }
 }
 
@@ -405,7 +395,7 @@ fn send_renewal_order(
         Err(error) if is_refusal_but_no_rate_limit(&error) => error,
         Err(error) => return Err(error),
     };
-    info!("The CA does not take this order for a renewal: {refusal:#}");
+    info!("Ordering again without `replaces`, because: {refusal:#}");
     client.after_unclear(refusal, || client.post(Purpose::NewOrder, url, payload))
 }
 

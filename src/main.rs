@@ -59,7 +59,8 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // This says how long the old certificate is still valid. The error itself comes last.
-            if let Some((level, message)) = renewal::time_left(&options) {
+            let time_left = panics::catch(|| Ok(renewal::time_left(&options)));
+            if let Ok(Some((level, message))) = time_left {
                 log!(level, "{message}");
             }
             stderr::report(&error);

@@ -27,7 +27,7 @@ use crate::temporary::TemporaryFile;
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
-/// How often it is looked whether another run has finished with the file.
+/// The pause before the next try to lock the temporary file.
 const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the chain goes. It was checked that it can be written there.
@@ -49,7 +49,7 @@ pub struct Replacement {
     old: Option<OldFile>,
     /// The temporary file, open. It is locked, so that runs for the same file come one after the other.
     file: File,
-    /// Removes it, until it is renamed to the target.
+    /// Removes the temporary file when it is dropped, unless it was renamed to the target.
     guard: TemporaryFile,
 }
 
@@ -78,14 +78,14 @@ impl Output {
             None => {
                 let is_needed = !options.dry_run;
                 if is_needed && is_stdout_closed() {
-                    bail!("stdout is closed; name a file with -o");
+                    bail!("stdout is closed, or leads to /dev/null; name a file with -o");
                 }
                 Ok(Output::Stdout)
             }
         }
     }
 
-    /// Returns the certificate in the file that will be replaced.
+    /// Returns the certificates in the file that will be replaced.
     pub fn old_chain(&self) -> Option<&Chain> {
         match self {
             Output::Stdout => None,
@@ -190,7 +190,10 @@ impl Replacement {
         signals::certificate_is_being_written();
         self.guard.rename(&self.name).with_context(|| {
             let left_in = temporary_path.display();
-            format!("it is in {left_in}: {}", self.shown)
+            format!(
+                "it is in {left_in}, which cannot be renamed to {}",
+                self.shown
+            )
         })?;
         if let Err(error) = self.directory.sync() {
             warn!(
@@ -261,7 +264,7 @@ impl OldFile {
         let is_worth_more = |chain: &Chain| !chain.is_staging() && !chain.is_expired();
         if self.chain.as_ref().is_some_and(is_worth_more) {
             bail!(
-                "staging would replace a valid certificate by one nobody trusts; name another file"
+                "staging would replace a valid certificate with one that nobody trusts; name another file"
             );
         }
         Ok(())
@@ -279,7 +282,10 @@ fn write_and_sync(file: &File, content: &[u8]) -> io::Result<()> {
 /// no path.)
 fn check_is_no_special_file(path: &Path) -> Result<()> {
     let names_directory = path.to_string_lossy().ends_with('/');
-    ensure!(!names_directory, "this is a directory; name a file in it");
+    ensure!(
+        !names_directory,
+        "this names a directory; name a file in it"
+    );
     match fs::metadata(path) {
         Ok(metadata) => check_is_regular(&metadata),
         Err(_) => Ok(()),

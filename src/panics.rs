@@ -1,4 +1,4 @@
-//! Panics are faults of getcrt itself. The user is told of them as of any other error.
+//! Panics are faults of getcrt itself. [`catch`] turns them into errors.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};

@@ -57,7 +57,7 @@ impl EnvironmentProxy {
         &self.settings
     }
 
-    /// Adds to an error on the way to the proxy, or by the proxy, that this is where it happened.
+    /// Adds to an error that it happened on the way to the proxy, or at the proxy.
     fn name_in(&self, error: ureq::Error) -> ureq::Error {
         match error {
             ureq::Error::Io(cause) => {
@@ -209,7 +209,7 @@ impl ProxyConnector {
         match status(&answer) {
             Some(200..=299) => Ok(stream.into_inner()),
             Some(status) => Err(refusal(status)),
-            None => Err(is_no_proxy("its answer is not HTTP")),
+            None => Err(not_a_proxy("its answer is not HTTP")),
         }
     }
 
@@ -262,7 +262,7 @@ fn read_head(connection: &mut impl Read) -> Result<Vec<u8>, ureq::Error> {
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() == MAX_ANSWER_BYTES {
-            return Err(is_no_proxy("its answer has no end"));
+            return Err(not_a_proxy("its answer has no end"));
         }
         if connection.read(&mut byte)? == 0 {
             let kind = ErrorKind::UnexpectedEof;
@@ -284,14 +284,19 @@ fn status(head: &[u8]) -> Option<u16> {
 }
 
 /// Returns the error for a server that does not answer as a proxy does. Another try would fail in the same way.
-fn is_no_proxy(reason: &str) -> ureq::Error {
-    let failure = Failure::new(format!("this is no proxy: {reason}"));
+fn not_a_proxy(reason: &str) -> ureq::Error {
+    let failure = Failure::new(format!("it does not answer as a proxy does: {reason}"));
     ureq::Error::Other(Box::new(failure))
 }
 
 /// Returns the error for a proxy that answers with this status.
 fn refusal(status: u16) -> ureq::Error {
-    let mut failure = Failure::new(format!("it does not connect to the CA, HTTP {status}"));
+    let message = format!("it refuses to connect to the CA (HTTP {status})");
+    // The proxy or the way to the CA may work again in a moment.
+    if status >= 500 {
+        return io::Error::other(message).into();
+    }
+    let mut failure = Failure::new(message);
     if status == 407 {
         failure = failure.with_hint(
             "put user name and password into the variable: http://USER:PASSWORD@HOST:PORT",

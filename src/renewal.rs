@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::acme::Purpose;
 use crate::acme::client::Client;
-use crate::chain::Chain;
+use crate::chain::{Chain, Defect};
 use crate::csr::Csr;
 use crate::options::Options;
 use crate::output;
@@ -41,34 +41,32 @@ pub enum Renewal {
 }
 
 /// Decides whether `current`, the certificate at `--output`, is due. The CA is asked about it only if it
-/// is otherwise healthy.
-///
-/// # Errors
-/// A time in the certificate is malformed. If the CA cannot be asked, that is not an error.
-pub fn decide(
-    client: &Client,
-    options: &Options,
-    csr: &Csr,
-    current: Option<&Chain>,
-) -> Result<Renewal> {
+/// is otherwise healthy. If the CA cannot be asked, the lifetime decides.
+pub fn decide(client: &Client, options: &Options, csr: &Csr, current: Option<&Chain>) -> Renewal {
     let Some(chain) = current else {
-        return Ok(Renewal::Due {
-            reason: "there is no certificate yet".to_owned(),
+        return Renewal::Due {
+            reason: "there is no usable certificate yet".to_owned(),
             old_id: None,
-        });
+        };
     };
     let certificate_id = chain.certificate_id();
     if let Some(defect) = chain.defect(csr) {
-        return Ok(Renewal::Due {
+        return Renewal::Due {
             reason: defect.to_string(),
             old_id: certificate_id,
-        });
+        };
     }
+    let Ok(lifetime) = Lifetime::of(chain) else {
+        return Renewal::Due {
+            reason: Defect::MalformedTime.to_string(),
+            old_id: certificate_id,
+        };
+    };
     if chain.is_staging() && !options.is_staging() {
-        return Ok(Renewal::Due {
-            reason: "the certificate is from a test CA".to_owned(),
+        return Renewal::Due {
+            reason: "the certificate is from Let's Encrypt's staging".to_owned(),
             old_id: None,
-        });
+        };
     }
     let extra = chain.extra_names(csr);
     if !extra.is_empty() {
@@ -76,24 +74,23 @@ pub fn decide(
         info!("The certificate is for names that the CSR does not ask for: {names}");
     }
 
-    let lifetime = Lifetime::of(chain)?;
     let (due_at, rule) = match suggested_window(client, certificate_id.as_deref()) {
         Ok(window) => (lifetime.moment_in(&window), "as the CA suggests"),
         Err(error) => {
-            info!("Going by its lifetime: {error:#}");
+            info!("The lifetime decides: {error:#}");
             (lifetime.moment_by_default(), "by its lifetime")
         }
     };
     let due_text = time::to_text(due_at);
     if due_at <= time::now() {
-        Ok(Renewal::Due {
-            reason: format!("the certificate is due since {due_text}, {rule}"),
+        Renewal::Due {
+            reason: format!("the certificate has been due since {due_text}, {rule}"),
             old_id: certificate_id,
-        })
+        }
     } else {
-        Ok(Renewal::NotDue(format!(
+        Renewal::NotDue(format!(
             "Not due before {due_text}, {rule}; nothing was done"
-        )))
+        ))
     }
 }
 
@@ -111,18 +108,18 @@ pub fn time_left(options: &Options) -> Option<(Level, String)> {
     let path = path.display();
     let days = left / 86_400;
     let hours = left % 86_400 / 3600;
-    let end = format!("{path} is as it was, and ends in {days} days and {hours} hours");
+    let valid = format!("{path} is unchanged, and valid for {days} days and {hours} hours more");
     // With --quiet only records of level Error are printed. Before records of level Warn the logger itself
     // writes `warning:`.
     Some(if left <= 0 {
-        let message = format!("warning: {path} is as it was, and HAS ENDED");
+        let message = format!("warning: {path} is unchanged, and has expired");
         (Level::Error, message)
     } else if left < lifetime.length() / 6 {
-        (Level::Error, format!("warning: {end} ONLY"))
+        (Level::Error, format!("warning: {valid}"))
     } else if left < lifetime.length() / 3 {
-        (Level::Warn, end)
+        (Level::Warn, valid)
     } else {
-        (Level::Info, end)
+        (Level::Info, valid)
     })
 }
 

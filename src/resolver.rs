@@ -1,6 +1,6 @@
 //! Looks up the addresses of a host.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
 use ureq::config::Config;
@@ -8,8 +8,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, time::Duration};
 
-/// ureq's resolver, which panics where it cannot start a thread for its timeout. This one does without the timeout
-/// then.
+/// Resolves as ureq's resolver does. If no thread can be started for the timeout, ureq's panics, and this one resolves
+/// without a timeout.
 #[derive(Debug)]
 pub struct ThreadedResolver;
 
@@ -17,7 +17,7 @@ impl Resolver for ThreadedResolver {
     /// Returns the addresses of the host.
     ///
     /// # Errors
-    /// The host is unknown, or the timeout is over.
+    /// The host is unknown, the lookup fails, or the timeout is over.
     fn resolve(
         &self,
         uri: &Uri,
@@ -35,7 +35,9 @@ impl Resolver for ThreadedResolver {
         }
         match receiver.recv_timeout(*timeout.after) {
             Ok(result) => result,
-            Err(_) => Err(ureq::Error::Timeout(timeout.reason)),
+            Err(RecvTimeoutError::Timeout) => Err(ureq::Error::Timeout(timeout.reason)),
+            // The thread has panicked.
+            Err(RecvTimeoutError::Disconnected) => Err(ureq::Error::HostNotFound),
         }
     }
 }

@@ -175,7 +175,7 @@ fn fetch_patiently(
         route.add(describe(address.ip()));
         let answer = fetch(uri, address, port, route, deadline);
         let has_patience = started.elapsed() + RETRY_PAUSE < PATIENCE;
-        // For the pause, and for a try that does not end in a timeout which hides this answer.
+        // For the pause and one more try. A timeout would hide this answer.
         let has_time = deadline.remaining() > 2 * RETRY_PAUSE;
         if !(is_worth_a_retry(&answer) && has_patience && has_time) {
             return Ok(answer);
@@ -442,7 +442,9 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
         Ok(response) => {
             let status = response.status;
             let body = &response.body;
-            let seen = if route.leads_to_another_host {
+            let seen = if (300..400).contains(&status) {
+                format!("HTTP {status} without a Location")
+            } else if route.leads_to_another_host {
                 // It may be one that only this machine can reach.
                 format!("HTTP {status} from another host; its body is not shown")
             } else {
@@ -471,10 +473,16 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
 
 fn usual_cause(status: u16, has_more: bool) -> Option<&'static str> {
     match status {
-        403 => Some("the web server may not read the file: look at its directories' permissions"),
-        404 => Some("the web server serves another directory as /.well-known/acme-challenge/"),
-        200 if has_more => Some("the web server adds something to what is in the file"),
-        200 => Some("something else than the web server of --acme-dir answers for this name"),
+        403 => Some(
+            "let the web server read the files in --acme-dir, and enter all directories above it",
+        ),
+        404 => Some("make /.well-known/acme-challenge/ lead to the directory of --acme-dir"),
+        200 if has_more => {
+            Some("let the web server send the file as it is: something is added to it")
+        }
+        200 => Some(
+            "make the name lead to the web server that serves --acme-dir: something else answers",
+        ),
         _ => None,
     }
 }

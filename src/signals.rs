@@ -17,26 +17,22 @@ const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 /// How long printing the last line may take. Nobody may be reading stderr any more.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether an issued certificate has begun to go where it belongs.
-static IS_CERTIFICATE_WRITTEN: AtomicBool = AtomicBool::new(false);
+/// Whether an issued certificate may have been written.
+static MAY_BE_WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// From now on the message of a signal does not say that no certificate was written.
 pub fn certificate_is_being_written() {
-    IS_CERTIFICATE_WRITTEN.store(true, Relaxed);
+    MAY_BE_WRITTEN.store(true, Relaxed);
 }
 
 /// From now on a signal removes all temporary files before it ends the process. A signal that is ignored, such as
-/// SIGHUP under nohup, stays ignored.
+/// SIGHUP under nohup, stays ignored (but not without /proc).
 ///
 /// # Errors
 /// The operating system refuses a signal handler or a thread.
 pub fn watch() -> io::Result<()> {
-    let mut signals = Signals::new([0; 0])?;
-    for signal in SIGNALS {
-        if !is_ignored(signal) {
-            signals.add_signal(signal)?;
-        }
-    }
+    let watched = SIGNALS.into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(watched)?;
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             end_by(signal);
@@ -49,7 +45,7 @@ pub fn watch() -> io::Result<()> {
 fn end_by(signal: i32) {
     // This is held until the process ends, so no file is created after this.
     let removed = temporary::remove_all();
-    print_in_time(describe(signal, &removed));
+    print_in_time(describe(signal, &removed), &removed.left);
     // The kernel does not let a signal of its own kill the first process of a container.
     if process::id() == 1 {
         exit(128 + signal);
@@ -60,7 +56,7 @@ fn end_by(signal: i32) {
 fn describe(signal: i32, removed: &Removed) -> String {
     let name = signal_name(signal).unwrap_or("a signal");
     let mut message = format!("error: stopped by {name}");
-    if !IS_CERTIFICATE_WRITTEN.load(Relaxed) {
+    if !MAY_BE_WRITTEN.load(Relaxed) {
         message += "; no certificate was written";
     }
     match removed.count {
@@ -68,21 +64,25 @@ fn describe(signal: i32, removed: &Removed) -> String {
         1 => message += ", 1 temporary file was removed",
         count => message += &format!(", {count} temporary files were removed"),
     }
-    for file in &removed.left {
-        message += &format!(", cannot remove {file}");
-    }
     message
 }
 
-/// Prints a line, but does not wait for ever until somebody reads it. (The thread that is stopped may hold the
-/// lock of stderr.)
-fn print_in_time(line: String) {
+/// Prints the message and the files that are left, but does not wait for ever until somebody reads them. (The thread
+/// that is stopped may hold the lock of stderr.)
+fn print_in_time(message: String, left: &[String]) {
     let (sender, receiver) = mpsc::channel();
+    let lines: Vec<String> = left
+        .iter()
+        .map(|file| format!("  cannot remove {file}"))
+        .collect();
     let print = move || {
-        error!("{line}");
+        error!("{message}");
+        for line in lines {
+            error!("{line}");
+        }
         let _ = sender.send(());
     };
-    // If no thread can be started, the line is not printed.
+    // If no thread can be started, nothing is printed.
     if thread::Builder::new().spawn(print).is_ok() {
         let _ = receiver.recv_timeout(PRINT_TIMEOUT);
     }

@@ -16,7 +16,7 @@ use crate::directory::{Directory, our_uid};
 
 /// What the user is told of a file that has the name of one of ours.
 pub const FOREIGN_FILE: &str =
-    "a foreign file has that name: look what it is, remove it if nothing needs it";
+    "another file with this name is in the way; look at it, and remove it if nothing needs it";
 
 /// A file that is removed when this guard is dropped, or when a signal ends the process.
 pub struct TemporaryFile(Arc<Entry>);
@@ -88,15 +88,12 @@ impl TemporaryFile {
         if !is_ours(&metadata) {
             bail!(FOREIGN_FILE);
         }
-        match file.try_lock() {
-            Ok(()) => {}
+        let unlocked = match file.try_lock() {
+            Ok(()) => None,
             Err(TryLockError::WouldBlock) => return Ok(None),
             // Some network file systems have no locks.
-            Err(TryLockError::Error(error)) => warn!(
-                "{} cannot be locked, so do not run getcrt twice at once: {error}",
-                directory.shown(name).display()
-            ),
-        }
+            Err(TryLockError::Error(error)) => Some(error),
+        };
         let identity = Identity::of(&metadata);
         // The one who had the lock may have renamed or removed the file before it was locked here.
         let is_still_there =
@@ -105,6 +102,13 @@ impl TemporaryFile {
             return Ok(None);
         }
         let guard = register(&mut entries, directory, name, identity);
+        // Printing may block, and a signal needs this lock.
+        drop(entries);
+        if let Some(error) = unlocked {
+            let path = guard.shown();
+            let path = path.display();
+            warn!("cannot lock {path}, so do not run getcrt twice at once: {error}");
+        }
         Ok(Some((guard, file)))
     }
 
@@ -153,8 +157,8 @@ fn register(
     TemporaryFile(entry)
 }
 
-/// Whether a file was made by this user for nobody else: with a second name (a hard link), it could be a file of
-/// another purpose.
+/// Whether this is a regular file of this user with only one name. With a second name (a hard link), it could be another
+/// program's file.
 fn is_ours(metadata: &Metadata) -> bool {
     let is_owned = our_uid().is_none_or(|uid| uid == metadata.uid());
     metadata.is_file() && metadata.nlink() == 1 && is_owned
@@ -169,10 +173,13 @@ impl Drop for TemporaryFile {
             return;
         };
         entries.swap_remove(index);
-        if let Err(error) = self.0.remove() {
+        let removed = self.0.remove();
+        // Printing may block, and a signal needs this lock.
+        drop(entries);
+        if let Err(error) = removed {
             let path = self.shown();
             let path = path.display();
-            warn!("{path} is left, for it cannot be removed: {error}");
+            warn!("cannot remove {path}; remove it yourself: {error}");
         }
     }
 }
@@ -215,7 +222,7 @@ impl Identity {
 
 /// The result of [`remove_all`].
 pub struct Removed {
-    /// How many files were removed.
+    /// How many files there were, without those that are left.
     pub count: usize,
     /// The files that are left, with the reasons.
     pub left: Vec<String>,

@@ -256,9 +256,9 @@ fn setup_error(errors: &ErrorStack) -> ureq::Error {
 
 /// Returns what the user is told if OpenSSL and the server disagree, or OpenSSL cannot be set up.
 fn disagreement(reason: &str) -> Failure {
-    let failure = Failure::new(format!("no TLS with it: {reason}"));
+    let failure = Failure::new(format!("the TLS handshake fails: {reason}"));
     if reason == WRONG_VERSION_NUMBER {
-        failure.with_hint("is this the port where it speaks https?")
+        failure.with_hint("check the port: the server does not speak https there")
     } else {
         failure
     }

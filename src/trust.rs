@@ -184,7 +184,7 @@ pub fn untrusted(verdict: X509VerifyResult) -> Failure {
     let failure = Failure::new(format!("its TLS certificate is refused: {verdict}"));
     match verdict.as_raw() {
         CERT_NOT_YET_VALID | CERT_HAS_EXPIRED => {
-            failure.with_hint("is the clock of this machine right?")
+            failure.with_hint("check the clock of this machine")
         }
         DEPTH_ZERO_SELF_SIGNED_CERT
         | SELF_SIGNED_CERT_IN_CHAIN

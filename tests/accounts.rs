@@ -185,7 +185,7 @@ Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
 Directory found!
-error: --profile tlsserver: the CA has others
+error: --profile tlsserver: the CA does not offer it, but these
   --profile classic: 90 days
   --profile nameless: no description
   --profile shortlived: six\u{7} days
@@ -267,7 +267,7 @@ Verifying www.a.test...
 a.test verified!
 www.a.test verified!
 Signing certificate...
-warning: the CA offers no chain that leads to `Nobody Root X9`, but chains that lead to `Pebble Root CA [ID]`, `Pebble Root CA [ID]`, `Pebble Root CA [ID]`
+warning: the CA offers no chain that leads to `Nobody Root X9`, but to `Pebble Root CA [ID]`, `Pebble Root CA [ID]`, `Pebble Root CA [ID]`
 Valid until [TIME], issued by Pebble Intermediate CA [ID], 2 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -344,7 +344,7 @@ fn at_most_ten_alternate_chains_are_fetched() {
         .getcrt()
         .args(&["--preferred-chain", "Nobody Root X9"]);
     run.outcome().exits(0).says(
-        "\nwarning: 2 of 12 alternate chains were not looked at (the limits are 10 chains and 15 s)\n",
+        "\nwarning: 2 of 12 alternate chains were not looked at (at most 10 are, within 15 s)\n",
     );
     assert_eq!(setup.ca.count("certificate"), 11);
 }
@@ -358,7 +358,9 @@ fn slow_alternate_chains_are_given_up_together() {
     run.outcome()
         .exits(0)
         .says("\nwarning: an alternate chain cannot be used: ")
-        .says("\nwarning: 2 of 3 alternate chains were not looked at (the limits are 10 chains and 15 s)\n");
+        .says(
+            "\nwarning: 2 of 3 alternate chains were not looked at (at most 10 are, within 15 s)\n",
+        );
     assert_eq!(setup.ca.count("certificate"), 2);
 }
 
@@ -396,7 +398,7 @@ c.test verified!
 Signing certificate...
 ...
 warning: an alternate chain cannot be used: https://localhost:1/alternate: the connection failed: Connection refused (os error 111)
-warning: the CA offers no chain that leads to `Another CA`, but chains that lead to `Fake CA`
+warning: the CA offers no chain that leads to `Another CA`, but to `Fake CA`
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -444,7 +446,7 @@ b.test verified!
 c.test verified!
 Signing certificate...
 warning: an alternate chain cannot be used: the certificate is for another key than the CSR's
-warning: the CA offers no chain that leads to `Another CA`, but chains that lead to `Fake CA`
+warning: the CA offers no chain that leads to `Another CA`, but to `Fake CA`
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!

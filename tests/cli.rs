@@ -391,7 +391,7 @@ error: Error loading account.key: the file is empty
     fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
     is_refused(str![[r#"
 Parsing account key...
-error: Error loading account.key: the file is larger than 4 MiB
+error: Error loading account.key: the file is too large, with 4 MiB or more
 
 "#]]);
 }
@@ -411,7 +411,7 @@ fn file_without_an_account_key_is_refused() {
         "nonsense",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, nor any other PEM
+error: Error loading account.key: there is no PEM in it
 
 "#]],
     );
@@ -419,7 +419,7 @@ error: Error loading account.key: no usable private key in it, nor any other PEM
         &public,
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, it looks like a public key
+error: Error loading account.key: no usable private key in it; it looks like a public key
 
 "#]],
     );
@@ -427,7 +427,7 @@ error: Error loading account.key: no usable private key in it, it looks like a p
         &text(&setup.path("domain.csr")),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, it looks like a CSR
+error: Error loading account.key: no usable private key in it; it looks like a CSR
 
 "#]],
     );
@@ -435,7 +435,7 @@ error: Error loading account.key: no usable private key in it, it looks like a C
         &text(&certificate),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, it looks like a certificate
+error: Error loading account.key: no usable private key in it; it looks like a certificate
 
 "#]],
     );
@@ -451,7 +451,7 @@ error: Error loading account.key: the private key in it is damaged, or of a kind
         &pem("OPENSSH PRIVATE KEY"),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, it looks like a key in OpenSSH's own format
+error: Error loading account.key: no usable private key in it; it looks like a key in OpenSSH's own format
 
 "#]],
     );
@@ -459,7 +459,7 @@ error: Error loading account.key: no usable private key in it, it looks like a k
         &pem("X509 CRL"),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it, it looks like PEM of another kind
+error: Error loading account.key: this file holds no private key, but PEM of another kind
 
 "#]],
     );
@@ -689,7 +689,7 @@ Found domains: a.test
 Getting directory...
 ...
 error: cannot use the directory: https://127.0.0.1:1/: the connection failed: Connection refused (os error 111)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
 }
@@ -749,7 +749,7 @@ error: Error loading domain.csr: the CSR in it is damaged, or of a kind that Ope
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: no usable CSR in it, it looks like a private key
+error: Error loading domain.csr: no usable CSR in it; it looks like a private key
 
 "#]],
     );
@@ -758,7 +758,7 @@ error: Error loading domain.csr: no usable CSR in it, it looks like a private ke
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: no usable CSR in it, it looks like a certificate
+error: Error loading domain.csr: no usable CSR in it; it looks like a certificate
 
 "#]],
     );
@@ -847,7 +847,7 @@ fn csr_for_something_other_than_a_dns_name_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `Web server`, which is no DNS name (in its xn-- form, if any)
+error: Error loading domain.csr: the CSR asks for `Web server`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -858,7 +858,7 @@ error: Error loading domain.csr: the CSR asks for `Web server`, which is no DNS 
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `bücher.test`, which is no DNS name (in its xn-- form, if any)
+error: Error loading domain.csr: the CSR asks for `bücher.test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -869,7 +869,7 @@ error: Error loading domain.csr: the CSR asks for `bücher.test`, which is no DN
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `a..test`, which is no DNS name (in its xn-- form, if any)
+error: Error loading domain.csr: the CSR asks for `a..test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -954,7 +954,7 @@ error: --acme-dir acme: Not a directory (os error 20)
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: no file can be made in it: Permission denied (os error 13)
+error: --acme-dir acme: cannot create a file in it: Permission denied (os error 13)
 
 "#]],
     );
@@ -982,7 +982,7 @@ error: --output acme: this is a directory; name a file in it
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output new/: this is a directory; name a file in it
+error: --output new/: this names a directory; name a file in it
 
 "#]],
     );
@@ -1098,7 +1098,7 @@ fn output_to_a_large_file_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output large.crt: the file is larger than 4 MiB
+error: --output large.crt: the file is too large, with 4 MiB or more
 
 "#]],
     );
@@ -1185,7 +1185,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test
 Getting directory...
-error: cannot use the directory: `http://127.0.0.1/dir` is no https URL, and ACME is spoken over https only
+error: cannot use the directory: `http://127.0.0.1/dir` is not an https URL, and ACME uses no others
 
 "#]]);
     for url in [
@@ -1195,7 +1195,7 @@ error: cannot use the directory: `http://127.0.0.1/dir` is no https URL, and ACM
         "",
         "https:///dir",
     ] {
-        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
+        let told = format!("`{url}` is not an https URL, and ACME uses no others");
         fails_with(url, &told);
     }
     assert!(!setup.ca.was_asked());
@@ -1228,7 +1228,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test
 Getting directory...
-error: cannot use the directory: this URL, which may contain a password, is no https URL, and ACME is spoken over https only
+error: cannot use the directory: this URL, which may contain a password, is not an https URL, and ACME uses no others
 
 "#]]);
     for url in [
@@ -1286,7 +1286,7 @@ fn damaged_csr_with_a_good_signature_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's subjectAltName extension is damaged, or there are 2 of it
+error: Error loading domain.csr: the CSR has 2 subjectAltName extensions, and one is allowed
 
 "#]],
     );
@@ -1297,7 +1297,7 @@ error: Error loading domain.csr: the CSR's subjectAltName extension is damaged, 
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's subjectAltName extension is damaged, or there are 1 of it
+error: Error loading domain.csr: the CSR's subjectAltName extension is damaged
 
 "#]],
     );
@@ -1341,7 +1341,7 @@ warning: cannot watch for signals, so Ctrl-C leaves challenge files behind: Too 
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: no file can be made in it: Too many open files (os error 24)
+error: --acme-dir acme: cannot create a file in it: Too many open files (os error 24)
 
 "#]],
     );

@@ -543,7 +543,7 @@ fn file_that_is_not_served() {
 - prints Traceback (most recent call last):
 + prints error: order https://localhost:[PORT]/my-order/[ID]: local check: a.test: Wrote file to elsewhere/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
 + prints   a.test: Wrote file to elsewhere/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-+ prints hint: the web server serves another directory as /.well-known/acme-challenge/
++ prints hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 - leaves a challenge file
 
 "#]]);

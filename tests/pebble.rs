@@ -231,7 +231,7 @@ fn common_name_that_is_no_host_name_is_ignored() {
     setup.getcrt().outcome().issued().stderr_is(str![[r#"
 Parsing account key...
 Parsing CSR...
-Ignoring the common name `Web server of the shop`, which is no host name
+Ignoring the common name `Web server of the shop`, which is not among the subject alternative names
 Found domains: a.test
 Getting directory...
 Directory found!
@@ -413,7 +413,7 @@ Verifying www.a.test...
 error: order https://localhost:[PORT]/my-order/[ID]: local check: a.test: Wrote file to acme/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
   a.test: Wrote file to acme/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
   www.a.test: Wrote file to acme/[TOKEN], but couldn't download http://www.a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     assert!(!setup.web_saw_the_ca());
@@ -765,7 +765,7 @@ fn staging_does_not_replace_a_valid_certificate() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output self.crt: staging would replace a valid certificate by one nobody trusts; name another file
+error: --output self.crt: staging would replace a valid certificate with one that nobody trusts; name another file
 
 "#]]);
     let url = "https://acme-staging-v02.api.letsencrypt.org/directory";
@@ -774,7 +774,7 @@ error: --output self.crt: staging would replace a valid certificate by one nobod
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output self.crt: staging would replace a valid certificate by one nobody trusts; name another file
+error: --output self.crt: staging would replace a valid certificate with one that nobody trusts; name another file
 
 "#]]);
 }
@@ -812,7 +812,7 @@ Found domains: a.test
 Getting directory...
 ...
 error: cannot use the directory: https://acme-staging-v02.api.letsencrypt.org/directory: the connection failed: the proxy 127.0.0.1:[PORT] (HTTPS_PROXY): Connection refused (os error 111)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     }
@@ -901,7 +901,7 @@ Found domains: a.test, www.a.test
 Getting directory...
 ...
 error: cannot use the directory: https://localhost:[PORT]/dir: the connection failed: the proxy 127.0.0.1:[PORT] (HTTPS_PROXY): Connection refused (os error 111)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     setup.verify(&run().env("NO_PROXY", "localhost").outcome(), &NAMES);

@@ -121,7 +121,7 @@ fn the_renewal_is_not_due_the_second_time() {
     let setup = setup_with_the_names_of_the_readme();
     shell(&setup, command)
         .exits(0)
-        .says("\nRenewing: there is no certificate yet\n");
+        .says("\nRenewing: there is no usable certificate yet\n");
     shell(&setup, command).exits(3).says("Not due before ");
 }
 
@@ -141,10 +141,10 @@ fn reproduced(message: &str) -> Outcome {
             to_getcrt(response(status, b"not found")),
         ))
     };
-    if known("HTTP 404 with the body") || known("serves another directory") {
+    if known("HTTP 404 with the body") || known("lead to the directory of --acme-dir") {
         return misled("404 Not Found").getcrt().outcome();
     }
-    if known("the web server may not read the file") {
+    if known("let the web server read the files") {
         return misled("403 Forbidden").getcrt().outcome();
     }
     if known("the CA decides") {
@@ -174,7 +174,7 @@ fn reproduced(message: &str) -> Outcome {
         });
         return alone(setup).getcrt().outcome();
     }
-    if known("come back after") {
+    if known("run getcrt again after") {
         let limited = Setup::with_fake_ca(|ca| {
             ca.tamper("newOrder", |reply, _| {
                 reply.problem(429, "rateLimited", "too many certificates");

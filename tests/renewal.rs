@@ -66,7 +66,7 @@ impl Setup<FakeCa> {
         let outcome = self.renew().outcome();
         outcome
             .exits(0)
-            .says("\nRenewing: there is no certificate yet\n")
+            .says("\nRenewing: there is no usable certificate yet\n")
             .says("\nCertificate signed!\n");
         let order = self.ca.payload("newOrder");
         assert!(order["replaces"].is_null(), "{outcome}");
@@ -140,7 +140,7 @@ fn certificate_of_a_real_ca_is_renewed_for_a_reason_alone() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
-Renewing: there is no certificate yet
+Renewing: there is no usable certificate yet
 Getting directory...
 Directory found!
 Registering account...
@@ -164,7 +164,7 @@ Certificate signed!
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
-Going by its lifetime: the CA has no renewal information
+The lifetime decides: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -262,7 +262,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
@@ -308,7 +308,7 @@ fn moment_in_the_window_depends_on_the_certificate() {
         if share < u32::MAX / 2 {
             setup
                 .due()
-                .says("\nRenewing: the certificate is due since ");
+                .says("\nRenewing: the certificate has been due since ");
         } else {
             setup
                 .not_due()
@@ -356,14 +356,14 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 409, not that one (urn:ietf:params:acme:error:alreadyReplaced)
+Ordering again without `replaces`, because: https://localhost:[PORT]/new-order: HTTP 409, not that one (urn:ietf:params:acme:error:alreadyReplaced)
 Order created!
 Verifying a.test...
 Verifying b.test...
@@ -379,7 +379,7 @@ Certificate signed!
 "#]]);
     let refused = |refuse, reason: &str| {
         renew(refuse)
-            .says("\nThe CA does not take this order for a renewal: https://localhost:")
+            .says("\nOrdering again without `replaces`, because: https://localhost:")
             .says(&format!("/new-order: {reason}\nOrder created!\n"));
     };
     refused(
@@ -433,15 +433,15 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
-cert.pem is as it was, and ends in [..] days and [..] hours
+Ordering again without `replaces`, because: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
+cert.pem is unchanged, and valid for [..] days and [..] hours more
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rejectedIdentifier)
 hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
@@ -463,14 +463,14 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-cert.pem is as it was, and ends in [..] days and [..] hours
+cert.pem is unchanged, and valid for [..] days and [..] hours more
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, not for you (urn:ietf:params:acme:error:rateLimited)
 hint: wait until the limit has passed; for tests, use --staging
 
@@ -492,7 +492,7 @@ fn missing_certificate_is_due() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Due: there is no certificate yet
+Due: there is no usable certificate yet
 
 "#]]);
     assert_eq!(outcome.stdout, "");
@@ -529,7 +529,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Due: the certificate is due since [TIME], as the CA suggests
+Due: the certificate has been due since [TIME], as the CA suggests
 
 "#]]);
 }
@@ -550,7 +550,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 warning: https://localhost:1/directory: the connection failed: Connection refused (os error 111); trying again in [SECONDS] s
-Going by its lifetime: https://localhost:1/directory: the connection failed: Connection refused (os error 111)
+The lifetime decides: https://localhost:1/directory: the connection failed: Connection refused (os error 111)
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -602,7 +602,7 @@ fn unusable_window_is_reported_and_the_lifetime_counts() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: the CA suggests a window that ends before it begins
+The lifetime decides: the CA suggests a window that ends before it begins
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]];
@@ -614,7 +614,7 @@ Not due before [TIME], by its lifetime; nothing was done
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: the CA's renewal information is damaged
+The lifetime decides: the CA's renewal information is damaged
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]];
@@ -642,7 +642,7 @@ fn unusable_reply_on_renewal_is_reported_and_the_lifetime_counts() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: https://localhost:[PORT]/renewal-info/[..]: HTTP 404, unknown certificate (urn:ietf:params:acme:error:malformed)
+The lifetime decides: https://localhost:[PORT]/renewal-info/[..]: HTTP 404, unknown certificate (urn:ietf:params:acme:error:malformed)
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]],
@@ -653,7 +653,7 @@ Not due before [TIME], by its lifetime; nothing was done
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: https://localhost:[PORT]/renewal-info/[..]: the CA's reply is not JSON: a reply that begins `soon`
+The lifetime decides: https://localhost:[PORT]/renewal-info/[..]: the CA's reply is not JSON: a reply that begins `soon`
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]],
@@ -673,7 +673,7 @@ fn ca_that_is_down_is_reported_and_the_lifetime_counts() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: https://localhost:[PORT]/directory: no answer in time
+The lifetime decides: https://localhost:[PORT]/directory: no answer in time
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -692,7 +692,7 @@ fn certificate_is_due_with_a_third_or_half_of_its_lifetime_left() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: the CA has no renewal information
+The lifetime decides: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]];
@@ -707,8 +707,8 @@ Not due before [TIME], by its lifetime; nothing was done
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: the CA has no renewal information
-Renewing: the certificate is due since [TIME], by its lifetime
+The lifetime decides: the CA has no renewal information
+Renewing: the certificate has been due since [TIME], by its lifetime
 Getting directory...
 Directory found!
 Registering account...
@@ -747,7 +747,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The certificate is for names that the CSR does not ask for: extra.test
-Going by its lifetime: the CA has no renewal information
+The lifetime decides: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -810,15 +810,15 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
-cert.pem is as it was, and ends in 40 days and [..] hours
+Ordering again without `replaces`, because: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+cert.pem is unchanged, and valid for 40 days and [..] hours more
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
@@ -831,15 +831,15 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
-warning: cert.pem is as it was, and ends in 20 days and [..] hours
+Ordering again without `replaces`, because: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+warning: cert.pem is unchanged, and valid for 20 days and [..] hours more
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
@@ -852,15 +852,15 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 The CA explains its suggestion at https://ca.test/why
-Renewing: the certificate is due since [TIME], as the CA suggests
+Renewing: the certificate has been due since [TIME], as the CA suggests
 Getting directory...
 Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-The CA does not take this order for a renewal: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
-warning: cert.pem is as it was, and ends in 2 days and [..] hours ONLY
+Ordering again without `replaces`, because: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
+warning: cert.pem is unchanged, and valid for 2 days and [..] hours more
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
@@ -881,7 +881,7 @@ fn certificate_from_staging_is_replaced_at_once() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
-Renewing: the certificate is from a test CA
+Renewing: the certificate is from Let's Encrypt's staging
 Getting directory...
 Directory found!
 Registering account...
@@ -937,7 +937,7 @@ fn certificate_becomes_due_at_half_its_life() {
     renewed
         .get()
         .unwrap()
-        .says("\nRenewing: the certificate is due since ")
+        .says("\nRenewing: the certificate has been due since ")
         .says(", by its lifetime\n");
 }
 
@@ -1015,7 +1015,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-warning: cert.pem is as it was, and HAS ENDED
+warning: cert.pem is unchanged, and has expired
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, no more (urn:ietf:params:acme:error:rejectedIdentifier)
 hint: leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)
 
@@ -1030,7 +1030,7 @@ fn certificate_that_does_not_identify_its_issuer_goes_by_its_lifetime() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-Going by its lifetime: the certificate does not identify its issuer's key
+The lifetime decides: the certificate does not identify its issuer's key
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);

@@ -190,11 +190,11 @@ Creating new order...
 Order created!
 Verifying n57.test...
 ...
-error: order https://localhost:[PORT]/order/1: waiting for the CA to verify n57.test: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: gave up waiting for the CA to verify n57.test: [SECONDS] s are left (--timeout), and the next look would be in [SECONDS] s
 
 "#]],
     );
-    outcome.says("waiting for the CA to verify n57.test: to look again in ");
+    outcome.says("gave up waiting for the CA to verify n57.test: ");
     outcome.says("\nn99.test verified!\n99 of 100 names verified\n");
     let verified: Vec<String> = (0..100).filter(|place| *place != ODD).map(name).collect();
     assert_eq!(lines(&outcome, "", " verified!"), verified);
@@ -377,7 +377,7 @@ Creating new order...
 Order created!
 ...
 error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/authorization/0: HTTP 500, it is gone (urn:ietf:params:acme:error:serverInternal)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]],
     );

@@ -300,7 +300,7 @@ impl<'a> Client<'a> {
                     self.report_and_sleep(&error, url, "trying again", pause)?;
                 }
                 Decision::LookAtObject(pause) => {
-                    self.report_and_sleep(&error, url, "looking what became of it", pause)?;
+                    self.report_and_sleep(&error, url, "checking what became of it", pause)?;
                     let unclear = final_error(*error.failure, Reason::NoTimeLeft, url);
                     return Ok(Submission::Unclear(unclear));
                 }
@@ -372,10 +372,13 @@ impl<'a> Client<'a> {
 fn final_error(mut failure: Failure, reason: Reason, url: &AcmeUrl) -> Error {
     let hint = match reason {
         Reason::WouldFailAgain => None,
-        Reason::NoTimeLeft => Some("no time was left (--timeout) for another try".to_owned()),
+        Reason::NoTimeLeft => Some(
+            "no time was left for another try: raise --timeout, or run getcrt again later"
+                .to_owned(),
+        ),
         Reason::ComeBackAfter(wait) => {
             let moment = time::to_text(time::now() + wait.as_secs().cast_signed());
-            Some(format!("the CA asks to come back after {moment}"))
+            Some(format!("run getcrt again after {moment}, as the CA asks"))
         }
     };
     failure.hint = match (failure.hint, hint) {
@@ -385,7 +388,7 @@ fn final_error(mut failure: Failure, reason: Reason, url: &AcmeUrl) -> Error {
     Error::new(failure).context(url.to_string())
 }
 
-/// Compares this machine's clock with the CA's. If it is wrong, certificates that are good look as if they had ended or
+/// Compares this machine's clock with the CA's, if the response has a date. If the clock is wrong, certificates that are good look as if they had ended or
 /// not begun.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 pub struct Link {
     /// Where it leads.
     pub target: String,
-    /// How the target is related to the response, in lower case. Such as `alternate`; often more than one.
+    /// How the target is related to the response, in lower case: `alternate`, for example. There may be several.
     relation_types: Vec<String>,
 }
 
@@ -18,7 +18,7 @@ impl Link {
     }
 }
 
-/// Returns the links of one Link header (RFC 8288 §3). From the first thing that is no link, nothing more is read.
+/// Returns the links of one Link header (RFC 8288 §3). It stops at the first thing that is not a link.
 pub fn parse(header: &str) -> Vec<Link> {
     let mut parser = Parser { rest: header };
     let mut links = Vec::new();

@@ -7,6 +7,7 @@ use log::info;
 use serde::de::DeserializeOwned;
 
 use super::response::Response;
+use super::retry::MIN_TRY_TIME;
 use crate::deadline::Deadline;
 
 /// The shortest pause between two polls.
@@ -46,19 +47,19 @@ impl Polling<'_> {
     /// The next poll would come after the deadline; or the run was cancelled.
     pub fn pause(&mut self, poll_after: Duration, awaited: impl Fn() -> String) -> Result<()> {
         let pause = poll_interval(self.started.elapsed()).max(poll_after);
+        let remaining = self.deadline.remaining();
+        if pause + MIN_TRY_TIME >= remaining {
+            bail!(
+                "gave up waiting for {}: {} s are left (--timeout), and the next look would be in {} s",
+                awaited(),
+                remaining.as_secs(),
+                pause.as_secs_f32().ceil(),
+            );
+        }
         if self.last_news.elapsed() + pause >= SILENCE_MAX {
             self.last_news = Instant::now();
             let seconds = self.started.elapsed().as_secs();
             info!("Waiting for {}, {seconds} s so far...", awaited());
-        }
-        let remaining = self.deadline.remaining();
-        if pause >= remaining {
-            bail!(
-                "waiting for {}: to look again in {} s is too late for --timeout, in {} s",
-                awaited(),
-                pause.as_secs_f32().ceil(),
-                remaining.as_secs(),
-            );
         }
         self.deadline.sleep(pause)?;
         Ok(())

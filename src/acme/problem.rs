@@ -133,7 +133,7 @@ fn hint_for(error_type: &str) -> Option<&'static str> {
             "repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures",
         ),
         "invalidProfile" => Some("choose one of the CA's profiles with --profile, or leave it out"),
-        "orderNotReady" => Some("run getcrt again, which makes a new order"),
+        "orderNotReady" => Some("run getcrt again; it makes a new order"),
         "rejectedIdentifier" => Some(
             "leave out the names for which this CA does not issue (for IP addresses, Let's Encrypt wants --profile shortlived)",
         ),

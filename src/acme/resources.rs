@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::error::Failure;
 use crate::text::excerpt;
 
-/// The longest URL that is accepted, in bytes. Those of real CAs have a tenth of that.
+/// The longest URL that is accepted, in bytes. Those of real CAs are a tenth as long.
 const MAX_URL_BYTES: usize = 2000;
 /// How many profiles are listed to the user.
 const MAX_PROFILES: usize = 20;
@@ -61,7 +61,7 @@ impl TryFrom<String> for AcmeUrl {
             format!("`{}`", excerpt(&url))
         };
         Err(if is_short {
-            format!("{shown} is no https URL, and ACME is spoken over https only")
+            format!("{shown} is not an https URL, and ACME uses no others")
         } else {
             format!("{shown} is longer than {MAX_URL_BYTES} bytes, as no URL of a CA needs to be")
         })
@@ -143,7 +143,12 @@ impl Directory {
                 excerpt(description)
             ));
         }
-        bail!(Failure::new(format!("--profile {name}: the CA has others")).with_details(offered))
+        bail!(
+            Failure::new(format!(
+                "--profile {name}: the CA does not offer it, but these"
+            ))
+            .with_details(offered)
+        )
     }
 }
 
@@ -284,7 +289,7 @@ impl Authorization {
             .http_01_challenges()
             .next()
             .context("the CA offers no http-01")?;
-        Challenge::deserialize(challenge).context("the CA's http-01 is not as RFC 8555 has it")
+        Challenge::deserialize(challenge).context("the CA's http-01 does not match RFC 8555")
     }
 
     /// Returns its state, as far as it matters here.

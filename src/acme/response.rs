@@ -39,7 +39,7 @@ impl Response {
         serde_json::from_slice(&self.body).map_err(|error| {
             if error.is_data() {
                 let reason = excerpt(&error.to_string());
-                anyhow!("the CA's reply is not as RFC 8555 has it: {reason}")
+                anyhow!("the CA's reply does not match RFC 8555: {reason}")
             } else {
                 anyhow!("the CA's reply is not JSON: {}", self.describe_body())
             }
@@ -137,7 +137,7 @@ impl Response {
             return ErrorKind::BadNonce;
         }
         if problem.is("rateLimited") {
-            // §6.6: with the limit comes when it ends. If the CA does not say so, it does not end by itself.
+            // §6.6: the CA says when the limit ends. If it does not, another try in this run is pointless.
             return match self.retry_after() {
                 Some(_) => ErrorKind::TooManyRequests,
                 None => ErrorKind::Permanent,

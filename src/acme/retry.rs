@@ -16,7 +16,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The time that must be left for another try. With less, the try would end in a timeout that hides the reason that
 /// the CA has given.
-const MIN_TRY_TIME: Duration = Duration::from_millis(250);
+pub const MIN_TRY_TIME: Duration = Duration::from_millis(250);
 
 /// What happens if the CA acts on a request twice.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,7 +70,7 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Begins with a request that was not tried yet.
+    /// Returns the state of a request that has not been tried.
     pub fn new(effect: Effect) -> Retries {
         Retries {
             effect,
@@ -124,7 +124,9 @@ impl Retries {
         if pause + MIN_TRY_TIME < remaining {
             next_step(pause)
         } else {
-            give_up(Reason::NoTimeLeft, retry_after)
+            // If the CA's own wish would fit, that is not what leaves no time.
+            let too_long = retry_after.filter(|wait| *wait + MIN_TRY_TIME >= remaining);
+            give_up(Reason::NoTimeLeft, too_long)
         }
     }
 

@@ -20,7 +20,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Updated contact details:
 mailto:me@a.test
-(the CA did not confirm it)
+(the CA did not confirm this)
 Creating new order...
 Order created!
 Verifying a.test...
@@ -241,7 +241,7 @@ Directory found!
 Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
-With this record in the DNS, nobody else gets certificates for the name: a.test. CAA 0 issue "ca.test; accounturi=https://localhost:[PORT]/account/1; validationmethods=http-01"
+A CAA record that lets only this account get certificates for this name, and by http-01 only: a.test. CAA 0 issue "ca.test; accounturi=https://localhost:[PORT]/account/1; validationmethods=http-01"
 Creating new order...
 Order created!
 Verifying a.test...

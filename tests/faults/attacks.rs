@@ -109,7 +109,7 @@ error: --output theirs/out.crt: the symlink theirs/out.crt is not followed, beca
     private_is_as_before(&setup);
 }
 
-/// What is a link of root's for root is one of somebody else's for another user.
+/// Links that the user who runs getcrt has made.
 #[test]
 fn own_links_are_followed() {
     let setup = Setup::with_fake_ca(|ca| ca);
@@ -135,7 +135,7 @@ fn temporary_file_that_is_a_link_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: cannot create the temporary file theirs/.out.crt.getcrt: a foreign file has that name: look what it is, remove it if nothing needs it
+error: --output theirs/out.crt: cannot create the temporary file theirs/.out.crt.getcrt: another file with this name is in the way; look at it, and remove it if nothing needs it
 
 "#]]);
     private_is_as_before(&setup);
@@ -148,7 +148,7 @@ fn temporary_file_that_has_another_name_is_not_written() {
     fs::hard_link(setup.path("old.crt"), setup.path(".out.crt.getcrt")).unwrap();
     let run = setup.getcrt().args(&["--output", "out.crt"]);
     run.outcome()
-        .failed("cannot create the temporary file .out.crt.getcrt: a foreign file has that name");
+        .failed("cannot create the temporary file .out.crt.getcrt: another file with this name is in the way");
     assert_eq!(text(&setup.path("old.crt")), OLD_CERTIFICATE);
 }
 
@@ -164,7 +164,7 @@ fn temporary_file_of_another_user_is_not_written() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: cannot create the temporary file theirs/.out.crt.getcrt: a foreign file has that name: look what it is, remove it if nothing needs it
+error: --output theirs/out.crt: cannot create the temporary file theirs/.out.crt.getcrt: another file with this name is in the way; look at it, and remove it if nothing needs it
 
 "#]]);
     assert_eq!(text(&setup.path("theirs/.out.crt.getcrt")), "bait\n");
@@ -241,6 +241,6 @@ fn pipe_in_place_of_a_challenge_file_does_not_hang() {
     setup
         .getcrt()
         .outcome()
-        .failed("a foreign file has that name");
+        .failed("another file with this name is in the way");
     assert!(pipe.exists());
 }

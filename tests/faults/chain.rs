@@ -390,7 +390,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: the certificate's signature is not its issuer's
+error: order https://localhost:[PORT]/order/1: the certificate was not signed by its issuer
 
 "#]]);
 }
@@ -517,7 +517,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: the chain is out of order: `Fake CA` is not signed by the one after it
+warning: the chain is out of order: `Fake CA` is not signed by the certificate after it
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -552,7 +552,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: the chain is out of order: `nobody` is not signed by the one after it
+warning: the chain is out of order: `(no name)` is not signed by the certificate after it
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!

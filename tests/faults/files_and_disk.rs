@@ -25,7 +25,7 @@ Creating new order...
 Order created!
 Verifying a.test...
 Verifying b.test...
-error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: a foreign file has that name: look what it is, remove it if nothing needs it
+error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: another file with this name is in the way; look at it, and remove it if nothing needs it
 
 "#]]);
     assert_eq!(text(&foreign), "something that is not ours");
@@ -54,7 +54,7 @@ Creating new order...
 Order created!
 Verifying a.test...
 Verifying b.test...
-error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: a foreign file has that name: look what it is, remove it if nothing needs it
+error: order https://localhost:[PORT]/order/1: cannot write the challenge file acme/[TOKEN]1: another file with this name is in the way; look at it, and remove it if nothing needs it
 
 "#]]);
     assert_eq!(fs::read_link(&link).unwrap(), target);
@@ -173,7 +173,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
 Waiting for another getcrt that is writing the same file...
-Going by its lifetime: the CA has no renewal information
+The lifetime decides: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -295,7 +295,7 @@ fn read_only_disk_is_an_error() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-error: --acme-dir acme: no file can be made in it: Read-only file system (os error 30)
+error: --acme-dir acme: cannot create a file in it: Read-only file system (os error 30)
 
 "#]],
     );
@@ -426,9 +426,9 @@ Verifying c.test...
 a.test verified!
 b.test verified!
 c.test verified!
-warning: acme/[TOKEN]0 is left, for it cannot be removed: Permission denied (os error 13)
-warning: acme/[TOKEN]1 is left, for it cannot be removed: Permission denied (os error 13)
-warning: acme/[TOKEN]2 is left, for it cannot be removed: Permission denied (os error 13)
+warning: cannot remove acme/[TOKEN]0; remove it yourself: Permission denied (os error 13)
+warning: cannot remove acme/[TOKEN]1; remove it yourself: Permission denied (os error 13)
+warning: cannot remove acme/[TOKEN]2; remove it yourself: Permission denied (os error 13)
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
@@ -609,7 +609,7 @@ fn closed_stdout_is_noticed_before_the_ca_is_asked() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: stdout is closed; name a file with -o
+error: stdout is closed, or leads to /dev/null; name a file with -o
 
 "#]],
     );
@@ -675,7 +675,7 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt: --output [DIRECTORY]/out.crt: Is a directory (os error 21)
+error: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt, which cannot be renamed to --output [DIRECTORY]/out.crt: Is a directory (os error 21)
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);

@@ -356,7 +356,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory is no directory: the CA's reply is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only at line 1 column [..]
+error: cannot use the directory: https://localhost:[PORT]/directory is no directory: the CA's reply does not match RFC 8555: `http://localhost/x` is not an https URL, and ACME uses no others at line 1 column [..]
 
 "#]]);
     with_url("newOrder", "finalize", "file:///etc/passwd").fails(str![[r#"
@@ -369,7 +369,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: order https://localhost:[PORT]/order/1: it has no usable finalize URL: `file:///etc/passwd` is no https URL, and ACME is spoken over https only
+error: order https://localhost:[PORT]/order/1: it has no usable finalize URL: `file:///etc/passwd` is not an https URL, and ACME uses no others
 
 "#]]);
     with_url("finalize", "certificate", "/relative").fails(str![[r#"
@@ -390,7 +390,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-error: order https://localhost:[PORT]/order/1: it has no usable certificate URL: `/relative` is no https URL, and ACME is spoken over https only
+error: order https://localhost:[PORT]/order/1: it has no usable certificate URL: `/relative` is not an https URL, and ACME uses no others
 
 "#]]);
     with_order_at("").fails(str![[r#"
@@ -403,7 +403,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: cannot create the order: `` is no https URL, and ACME is spoken over https only
+error: cannot create the order: `` is not an https URL, and ACME uses no others
 
 "#]]);
     for url in [
@@ -413,7 +413,7 @@ error: cannot create the order: `` is no https URL, and ACME is spoken over http
         "",
         "https://",
     ] {
-        let told = format!("`{url}` is no https URL, and ACME is spoken over https only");
+        let told = format!("`{url}` is not an https URL, and ACME uses no others");
         for (resource, member) in [
             ("directory", "newNonce"),
             ("directory", "newAccount"),
@@ -439,7 +439,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only at line 1 column [..]
+error: order https://localhost:[PORT]/order/1: the CA's reply does not match RFC 8555: `http://localhost/x` is not an https URL, and ACME uses no others at line 1 column [..]
 
 "#]]);
     with_challenge("url", "http://localhost/x").fails(str![[r#"
@@ -453,11 +453,11 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
-error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: `http://localhost/x` is no https URL, and ACME is spoken over https only
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 does not match RFC 8555: `http://localhost/x` is not an https URL, and ACME uses no others
 
 "#]]);
     for url in ["file:///etc/passwd", "/relative"] {
-        let told = format!("`{url}` is no https URL");
+        let told = format!("`{url}` is not an https URL");
         with_authorization_at(url).fails_with(&told);
         with_challenge("url", url)
             .fails_with(&told)
@@ -479,7 +479,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
-error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: `../../etc/passwd` is no token; no file is named after it
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 does not match RFC 8555: `../../etc/passwd` is no token; no file is named after it
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -601,7 +601,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: invalid type: null, expected struct Order at line 1 column 4
+error: order https://localhost:[PORT]/order/1: the CA's reply does not match RFC 8555: invalid type: null, expected struct Order at line 1 column 4
 
 "#]],
     );
@@ -621,7 +621,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: invalid length 0, expected struct Order with 6 elements at line 1 column 2
+error: order https://localhost:[PORT]/order/1: the CA's reply does not match RFC 8555: invalid length 0, expected struct Order with 6 elements at line 1 column 2
 
 "#]],
     );
@@ -641,7 +641,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: the CA's reply is not as RFC 8555 has it: data did not match any variant of untagged enum Status at line 1 column 13
+error: order https://localhost:[PORT]/order/1: the CA's reply does not match RFC 8555: data did not match any variant of untagged enum Status at line 1 column 13
 
 "#]],
     );
@@ -735,7 +735,7 @@ Verifying c.test...
 warning: https://localhost:[PORT]/order/1: HTTP 500, a reply that begins `�� oops`; trying again in [SECONDS] s
 ...
 error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/order/1: HTTP 500, a reply that begins `�� oops`
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
 }
@@ -760,7 +760,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
-error: order https://localhost:[PORT]/order/1: authorization https://localhost:[PORT]/authorization/2: the CA's reply is not as RFC 8555 has it: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column [..]
+error: order https://localhost:[PORT]/order/1: authorization https://localhost:[PORT]/authorization/2: the CA's reply does not match RFC 8555: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column 284
 
 "#]]);
 }
@@ -792,7 +792,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason: authorization https://localhost:[PORT]/authorization/0: the CA's reply is not as RFC 8555 has it: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column [..]
+error: order https://localhost:[PORT]/order/1: Order failed, it is invalid: the CA gives no reason: authorization https://localhost:[PORT]/authorization/0: the CA's reply does not match RFC 8555: invalid type: string "a.test", expected adjacently tagged enum Identifier at line 1 column 282
 
 "#]]);
 }
@@ -818,7 +818,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
-error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 is not as RFC 8555 has it: missing field `url`
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 does not match RFC 8555: missing field `url`
 
 "#]]);
 }

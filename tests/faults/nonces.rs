@@ -134,7 +134,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 400, stale (urn:ietf:params:acme:error:badNonce)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]],
     );

@@ -277,7 +277,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: HTTP 504, a reply that begins `gateway timeout`; looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/finalize/1: HTTP 504, a reply that begins `gateway timeout`; checking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -301,7 +301,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: HTTP 403, processing (urn:ietf:params:acme:error:orderNotReady); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/finalize/1: HTTP 403, processing (urn:ietf:params:acme:error:orderNotReady); checking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -325,7 +325,7 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: HTTP 409, processing (urn:ietf:params:acme:error:conflict); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/finalize/1: HTTP 409, processing (urn:ietf:params:acme:error:conflict); checking what became of it in [SECONDS] s
 Valid until [TIME], issued by Fake CA, 3 names
 Checked: key, names, dates and signature
 Certificate signed!
@@ -559,10 +559,10 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 ...
 error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     // The pauses are at least half a second, one, two and four seconds.
@@ -598,9 +598,9 @@ a.test verified!
 b.test verified!
 c.test verified!
 Signing certificate...
-warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 error: order https://localhost:[PORT]/order/1: https://localhost:[PORT]/finalize/1: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     assert_eq!(setup.ca.count("finalize"), 1);
@@ -636,7 +636,7 @@ c.test verified!
 Signing certificate...
 Waiting for the CA to issue the certificate, [SECONDS] s so far...
 ...
-error: order https://localhost:[PORT]/order/1: waiting for the CA to issue the certificate: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: gave up waiting for the CA to issue the certificate: [SECONDS] s are left (--timeout), and the next look would be in [SECONDS] s
 
 "#]]);
 }
@@ -893,6 +893,7 @@ fn hints_on_problems() {
         ("connection", "open port 80"),
         ("dns", "DNSSEC"),
         ("invalidProfile", "--profile"),
+        ("orderNotReady", "run getcrt again"),
         ("rateLimited", "--staging"),
         ("rejectedIdentifier", "--profile shortlived"),
         ("tls", "plain http"),

@@ -174,7 +174,7 @@ Found domains: a.test, b.test, c.test
 Getting directory...
 ...
 error: cannot use the directory: https://localhost:[PORT]/directory: the connection failed: the proxy proxy.test:[PORT] (ALL_PROXY): failed to lookup address information: Name or service not known
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
 }
@@ -203,7 +203,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it does not connect to the CA, HTTP 407
+error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it refuses to connect to the CA (HTTP 407)
 hint: put user name and password into the variable: http://USER:PASSWORD@HOST:PORT
 
 "#]]);
@@ -237,7 +237,7 @@ Found domains: a.test, b.test, c.test
 Getting directory...
 ...
 error: cannot use the directory: https://localhost:[PORT]/directory: the connection failed: the proxy localhost:[PORT] (HTTPS_PROXY): it has closed the connection
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     let other = ScriptedProxy::answering(b"220 mail.test ESMTP\r\n\r\n", Duration::ZERO);
@@ -246,7 +246,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): this is no proxy: its answer is not HTTP
+error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it does not answer as a proxy does: its answer is not HTTP
 
 "#]]);
     let flood = vec![b'x'; 1 << 20].leak();
@@ -256,7 +256,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): this is no proxy: its answer has no end
+error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it does not answer as a proxy does: its answer has no end
 
 "#]]);
 }
@@ -301,7 +301,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it does not connect to the CA, HTTP 403
+error: cannot use the directory: https://localhost:[PORT]/directory: the proxy localhost:[PORT] (HTTPS_PROXY): it refuses to connect to the CA (HTTP 403)
 
 "#]]);
 }
@@ -319,8 +319,28 @@ Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
 error: cannot use the directory: https://localhost:[PORT]/directory: the connection failed: the proxy localhost:[PORT] (HTTPS_PROXY): no answer in time
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     assert_eq!(dripping.requests().len(), 1);
+}
+
+/// As Squid answers while it cannot reach the CA.
+#[test]
+fn proxy_that_cannot_connect_is_asked_again() {
+    let setup = honest();
+    let busy = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    let proxy = ScriptedProxy::answering(busy, Duration::ZERO);
+    let run = setup.getcrt().env("HTTPS_PROXY", url(proxy.port));
+    setup.run_fails(run.args(&["--timeout", "4"]), str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test, b.test, c.test
+Getting directory...
+...
+error: cannot use the directory: https://localhost:[PORT]/directory: the connection failed: the proxy localhost:[PORT] (HTTPS_PROXY): it refuses to connect to the CA (HTTP 503)
+hint: no time was left for another try: raise --timeout, or run getcrt again later
+
+"#]]);
+    assert!(proxy.requests().len() >= 2);
 }

@@ -51,7 +51,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
-hint: the web server may not read the file: look at its directories' permissions
+hint: let the web server read the files in --acme-dir, and enter all directories above it
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -78,7 +78,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -111,6 +111,14 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
 }
 
 #[test]
+fn redirect_to_nowhere_is_an_error() {
+    let setup = answering(response("302 Found", b""));
+    setup.fails_with(
+        "127.0.0.1 (private: the CA may reach another server): HTTP 302 without a Location",
+    );
+}
+
+#[test]
 fn another_page_is_an_error() {
     let setup = answering(response("200 OK", b"<html>\x1b[31mwelcome"));
     setup.fails(str![[r#"
@@ -131,7 +139,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
-hint: something else than the web server of --acme-dir answers for this name
+hint: make the name lead to the web server that serves --acme-dir: something else answers
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -161,7 +169,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]0.[..]`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]1.[..]`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]2.[..]`
-hint: the web server adds something to what is in the file
+hint: let the web server send the file as it is: something is added to it
 
 "#]]);
 }
@@ -350,9 +358,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: no TLS with it: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -423,7 +431,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
 }
@@ -555,7 +563,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]2: HTTP 404 with the body `no such file`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     redirecting_to("//HOST/else/").fails(str![[r#"
@@ -576,7 +584,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     redirecting_to("http://HOST/else/").fails(str![[r#"
@@ -597,7 +605,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
 }
@@ -659,7 +667,7 @@ error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file t
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 0.0.0.0: HTTP 404 with the body `lost`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 0.0.0.0: HTTP 404 with the body `lost`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
 }
@@ -693,7 +701,7 @@ Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown (--disable-check leaves this to the CA)
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown
-hint: something else than the web server of --acme-dir answers for this name
+hint: make the name lead to the web server that serves --acme-dir: something else answers
 
 "#]]);
     for option in ["-v", "-vv"] {
@@ -723,7 +731,7 @@ Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…` (--disable-check leaves this to the CA)
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     for option in ["-v", "-vv"] {
@@ -756,7 +764,7 @@ Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
   a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file`
-hint: the web server serves another directory as /.well-known/acme-challenge/
+hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
     for option in ["-v", "-vv"] {

@@ -39,7 +39,7 @@ fn is_silent(outcome: &Outcome) {
     outcome.check("a passphrase is asked for", !is_asked);
 }
 
-const MESSAGE: &str = "there is an encrypted PEM block in it, and no passphrase is ever asked for";
+const MESSAGE: &str = "it holds an encrypted PEM block, and getcrt never asks for a passphrase";
 
 #[test]
 fn encrypted_chain_is_refused() {

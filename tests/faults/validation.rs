@@ -318,7 +318,9 @@ fn retry_after_of_authorizations_is_obeyed() {
         })
     });
     let run = setup.getcrt().args(&["--timeout", "16"]);
-    setup.run_fails(run, str![[r#"
+    setup.run_fails(
+        run,
+        str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
@@ -334,9 +336,10 @@ Verifying b.test...
 Verifying c.test...
 Waiting for the CA to verify a.test, b.test, c.test, [SECONDS] s so far...
 ...
-error: order https://localhost:[PORT]/order/1: waiting for the CA to verify a.test, b.test, c.test: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: gave up waiting for the CA to verify a.test, b.test, c.test: [SECONDS] s are left (--timeout), and the next look would be in [SECONDS] s
 
-"#]]);
+"#]],
+    );
 }
 
 #[test]
@@ -366,7 +369,7 @@ Verifying c.test...
 Verifying d.test...
 Waiting for the CA to verify a.test, 2 more and d.test, [SECONDS] s so far...
 ...
-error: order https://localhost:[PORT]/order/1: waiting for the CA to verify a.test, 2 more and d.test: to look again in [SECONDS] s is too late for --timeout, in [SECONDS] s
+error: order https://localhost:[PORT]/order/1: gave up waiting for the CA to verify a.test, 2 more and d.test: [SECONDS] s are left (--timeout), and the next look would be in [SECONDS] s
 
 "#]]);
 }
@@ -403,12 +406,12 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; checking what became of it in [SECONDS] s
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
   [..].test: the connection failed: unexpected end of file
 ...
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     setup.no_file_is_left(&outcome);
@@ -436,12 +439,12 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
 Verifying a.test...
-warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
-warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
-warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
   a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     setup.no_file_is_left(&outcome);
@@ -474,10 +477,10 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
 Verifying a.test...
-warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); looking what became of it in [SECONDS] s
+warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
   a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 1);
@@ -511,7 +514,7 @@ Verifying c.test...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
   [..].test: the connection failed: unexpected end of file
 ...
-hint: no time was left (--timeout) for another try
+hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
     setup.no_file_is_left(&outcome);

@@ -301,6 +301,43 @@ fn options_and_exit_statuses_are_those_of_the_help() {
     }
 }
 
+/// The tests that the list of harms names are there.
+#[test]
+fn tests_against_harms_exist() {
+    let page = text(Path::new("tests/README.md"));
+    let (_, section) = page.split_once("## What must not happen").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let mut code = String::new();
+    for pattern in [
+        "tests/*.rs",
+        "tests/faults/*.rs",
+        "src/*.rs",
+        "src/acme/*.rs",
+    ] {
+        let folder = Path::new(pattern.strip_suffix("/*.rs").unwrap());
+        for name in listing(folder) {
+            if name.ends_with(".rs") {
+                code += &text(&folder.join(name));
+            }
+        }
+    }
+    let names: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| harm"))
+        .flat_map(|line| {
+            line.rsplit_once("| `")
+                .unwrap()
+                .1
+                .split(['`', ' ', ',', '|'])
+        })
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(names.len() > 60, "{names:?}");
+    for name in names {
+        assert!(code.contains(&format!("fn {name}()")), "there is no {name}");
+    }
+}
+
 /// Let's Encrypt's issuers since 2026. Those of a transcript are among them.
 const ISSUERS_OF_TODAY: [&str; 4] = ["YE1", "YE2", "YR1", "YR2"];
 

@@ -22,7 +22,7 @@ use crate::error::Failure;
 use crate::parallel::{PassErrors, try_map_parallel};
 use crate::self_check::{self, Finding};
 use crate::temporary::TemporaryFile;
-use crate::text::{comma_separated, excerpt, first_few};
+use crate::text::{comma_separated, excerpt, first_few, group_by_text};
 
 /// From this number of names on, a web server may be overloaded by the CA's requests for all files at once.
 const MANY_NAMES: usize = 10;
@@ -204,30 +204,50 @@ pub fn check_challenge_files(client: &Client, files: &[ChallengeFile], port: u16
         self_check::fetch_and_compare(&url, port, &file.key_authorization, client.deadline())
     })?;
     let mut wrong = Vec::new();
+    let mut unclear = Vec::new();
     let mut first_hint = None;
     for (file, finding) in files.iter().zip(findings) {
         match finding {
             Finding::Served => {}
             Finding::Wrong { seen, hint } => {
-                let identifier = &file.authorization.identifier;
-                let attempt = file.failed_download(port);
-                wrong.push(format!("{identifier}: {attempt}: {seen}"));
+                wrong.push((seen, file));
                 first_hint = first_hint.or(hint);
             }
-            Finding::Unclear(seen) => warn!(
-                "local check: {}: {seen}; the CA decides (--disable-check skips this check)",
-                file.failed_download(port)
-            ),
+            Finding::Unclear(seen) => unclear.push((seen, file)),
         }
     }
-    if wrong.is_empty() {
+    for (seen, group) in group_by_text(unclear) {
+        let attempt = failed_download(&group, port);
+        warn!("local check: {attempt}: {seen}; the CA decides (--disable-check skips this check)");
+    }
+    let mut lines = Vec::new();
+    for (seen, group) in group_by_text(wrong) {
+        lines.push(format!("{}: {seen}", failed_download(&group, port)));
+    }
+    if lines.is_empty() {
         return Ok(());
     }
-    let first = &wrong[0];
+    let first = lines.remove(0);
     let message = format!("local check: {first} (--disable-check leaves this to the CA)");
-    let mut failure = Failure::new(message).with_details(wrong);
+    let mut failure = Failure::new(message).with_details(lines);
     failure.hint = first_hint.map(str::to_owned);
     Err(failure.into())
+}
+
+/// Returns the beginning of the message on files that the local check could not download: their names, and as an example
+/// the first file.
+fn failed_download(files: &[&ChallengeFile], port: u16) -> String {
+    let names: Vec<&Identifier> = files
+        .iter()
+        .map(|file| &file.authorization.identifier)
+        .collect();
+    let first = files[0];
+    format!(
+        "{}: Wrote file to {}, but couldn't download {}",
+        first_few(&names),
+        first.file.shown().display(),
+        first.url(port)
+    )
 }
 
 impl ChallengeFile<'_> {
@@ -241,15 +261,6 @@ impl ChallengeFile<'_> {
             format!(":{port}")
         };
         format!("http://{host}{port_part}/.well-known/acme-challenge/{token}")
-    }
-
-    /// Returns the beginning of the message on a failed download by the local check.
-    fn failed_download(&self, port: u16) -> String {
-        format!(
-            "Wrote file to {}, but couldn't download {}",
-            self.file.shown().display(),
-            self.url(port)
-        )
     }
 }
 
@@ -334,20 +345,25 @@ fn name_failure_or_other(identifier: &Identifier, error: Error) -> Error {
     }
 }
 
-/// Returns one failure for all names in `failed`, which is not empty. They are some of `name_count` names.
+/// Returns one failure for all names in `failed`, which is not empty. They are some of `name_count` names. The names that
+/// have failed for the same reason have one line.
 pub fn failure_of_names(failed: Vec<NameFailure>, name_count: usize) -> Failure {
     let is_overload = is_overload(&failed, name_count);
-    let names = comma_separated(failed.iter().map(|it| &it.identifier));
-    let reason = &failed[0].failure;
-    let message = format!("Challenge did not pass for {names}: {reason}");
-    let mut details = Vec::new();
+    let mut by_reason = Vec::new();
+    let mut subproblems = Vec::new();
     let mut first_hint = None;
     for name_failure in failed {
-        details.push(name_failure.to_string());
-        details.extend(name_failure.failure.details);
+        by_reason.push((name_failure.failure.to_string(), name_failure.identifier));
+        subproblems.extend(name_failure.failure.details);
         first_hint = first_hint.or(name_failure.failure.hint);
     }
-    let mut combined = Failure::new(message).with_details(details);
+    let mut lines: Vec<String> = group_by_text(by_reason)
+        .into_iter()
+        .map(|(reason, names)| format!("{}: {reason}", comma_separated(names)))
+        .collect();
+    let message = format!("Challenge did not pass for {}", lines.remove(0));
+    lines.extend(subproblems);
+    let mut combined = Failure::new(message).with_details(lines);
     combined.hint = if is_overload {
         Some(OVERLOAD_HINT.to_owned())
     } else {

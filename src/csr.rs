@@ -15,6 +15,7 @@ use openssl::x509::{X509Req, X509ReqRef};
 use crate::acme::resources::Identifier;
 use crate::deadline::Deadline;
 use crate::der;
+use crate::error::Failure;
 use crate::files;
 use crate::text::excerpt;
 
@@ -49,15 +50,14 @@ impl Csr {
     /// The file holds no CSR, its signature is wrong, or it asks for a name that http-01 cannot prove.
     /// The error names the file.
     pub fn read(path: &Path, deadline: &Deadline) -> Result<Csr> {
-        files::load(path, deadline, |content, _| Csr::parse(content))
+        files::load("--csr", path, deadline, |content, _| Csr::parse(content))
     }
 
     fn parse(content: &[u8]) -> Result<Csr> {
         files::check_not_encrypted(content)?;
         let request = X509Req::from_pem(content)
             .or_else(|_| X509Req::from_der(content))
-            .ok()
-            .with_context(|| files::explain_unusable("CSR", content))?;
+            .map_err(|_| files::unusable("CSR", content))?;
         let key = request
             .public_key()
             .ok()
@@ -284,7 +284,9 @@ fn checked_dns_name(name: &str) -> Result<Identifier> {
 fn refuse_wildcard(name: &str) -> Result<()> {
     if name.starts_with("*.") {
         let name = excerpt(name);
-        bail!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
+        let message = format!("the CSR asks for {name}, and http-01 cannot prove a wildcard");
+        let hint = "list each host name in the CSR, or use a client that can do dns-01";
+        bail!(Failure::new(message).with_hint(hint));
     }
     Ok(())
 }

@@ -10,16 +10,18 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use crate::deadline::Deadline;
+use crate::error::Failure;
 
 /// A file must be smaller than this, in bytes. Keys, CSRs, chains and bundles of roots are much smaller.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the file at `path` and returns what `parse` makes of its content and metadata.
+/// Reads the file at `path`, which `option` names, and returns what `parse` makes of its content and metadata.
 ///
 /// # Errors
 /// The file is missing, unreadable, empty or too large, or `parse` refuses it. Or it is a pipe, and nobody has written
-/// to it by the deadline. The error names the file.
+/// to it by the deadline. The error names the option and the file.
 pub fn load<T>(
+    option: &str,
     path: &Path,
     deadline: &Deadline,
     parse: impl FnOnce(&[u8], &Metadata) -> Result<T>,
@@ -29,7 +31,7 @@ pub fn load<T>(
         ensure!(!content.is_empty(), "the file is empty");
         parse(&content, &metadata)
     };
-    read_and_parse().with_context(|| format!("Error loading {}", path.display()))
+    read_and_parse().with_context(|| format!("{option} {}", path.display()))
 }
 
 /// Returns the content and the metadata of the file at `path`.
@@ -73,9 +75,9 @@ pub fn read_bounded(file: File) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Explains why no `wanted` ("private key", "CSR") could be read from `content`, by the label of the
-/// first PEM block in it.
-pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
+/// Returns the error for a file in which there is no `wanted` ("private key", "CSR") that can be read. It says what there is
+/// instead, by the label of the first PEM block.
+pub fn unusable(wanted: &str, content: &[u8]) -> Failure {
     let text = String::from_utf8_lossy(content);
     let found = match pem_labels(&text).next() {
         Some("CERTIFICATE" | "TRUSTED CERTIFICATE") => "certificate",
@@ -83,13 +85,24 @@ pub fn explain_unusable(wanted: &str, content: &[u8]) -> String {
         Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "public key",
         Some("OPENSSH PRIVATE KEY") => "key in OpenSSH's own format",
         Some(label) if label.ends_with("PRIVATE KEY") => "private key",
-        Some(_) => return format!("this file holds no {wanted}, but PEM of another kind"),
-        None => return "there is no PEM in it".to_owned(),
+        Some(_) => {
+            return Failure::new(format!(
+                "this file holds no {wanted}, but PEM of another kind"
+            ));
+        }
+        None => return Failure::new("there is no PEM in it"),
     };
     if found == wanted {
-        format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know")
-    } else {
-        format!("no usable {wanted} in it; it looks like a {found}")
+        let message =
+            format!("the {wanted} in it is damaged, or of a kind that OpenSSL does not know");
+        return Failure::new(message);
+    }
+    let failure = Failure::new(format!("no usable {wanted} in it; it looks like a {found}"));
+    match (wanted, found) {
+        ("private key", "CSR") | ("CSR", "private key") => {
+            failure.with_hint("check whether --account-key and --csr are swapped")
+        }
+        _ => failure,
     }
 }
 

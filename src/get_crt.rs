@@ -293,12 +293,16 @@ fn find_or_create_account(
             Err(error) if is_refusal(&error, "externalAccountRequired") => {}
             Err(error) => return Err(error),
         }
-        payload["externalAccountBinding"] =
-            files::load(hmac_key_file, client.deadline(), |hmac_key, _| {
+        payload["externalAccountBinding"] = files::load(
+            "--eab-hmac-key",
+            hmac_key_file,
+            client.deadline(),
+            |hmac_key, _| {
                 client
                     .key()
                     .bind_external_account(kid, hmac_key, new_account)
-            })?;
+            },
+        )?;
     }
     client
         .register(new_account, &payload)

@@ -12,6 +12,9 @@ const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org
 /// acme-tiny's default for `--ca`. Scripts that pass it mean the default CA, so it counts as not given.
 const ACME_TINY_DEFAULT_CA: &str = "https://acme-v02.api.letsencrypt.org";
 
+/// The longest timeout that can be given, in seconds: eleven days.
+const MAX_TIMEOUT: u64 = 1_000_000;
+
 // The headings of the help. All its lines fit 80 columns as they stand: without its `wrap_help` feature
 // clap does not break them.
 const NEEDED: &str = "Needed";
@@ -113,7 +116,7 @@ pub struct Options {
     pub profile: Option<String>,
 
     /// Give up after SECONDS in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = THE_CA)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = parse_timeout, help_heading = THE_CA)]
     pub timeout: u64,
 
     /// Do nothing unless the certificate at -o is due
@@ -147,7 +150,7 @@ pub struct Options {
     /// Port at which getcrt fetches them
     ///
     /// The CA itself always comes to port 80.
-    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..), help_heading = CHECKING, verbatim_doc_comment)]
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = parse_port, help_heading = CHECKING, verbatim_doc_comment)]
     pub check_port: u16,
 
     /// Print errors only
@@ -233,6 +236,24 @@ impl Options {
 fn exit_with_ca_conflict(other_option: &str) -> ! {
     let message = format!("the argument '--ca <URL>' cannot be used with '{other_option}'");
     Options::command().error(ArgumentConflict, message).exit()
+}
+
+/// Parses the timeout, in seconds.
+fn parse_timeout(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=MAX_TIMEOUT) => Ok(seconds),
+        _ => Err(format!(
+            "this must be a number of seconds from 1 to {MAX_TIMEOUT}"
+        )),
+    }
+}
+
+/// Parses a port.
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(format!("this must be a port from 1 to {}", u16::MAX)),
+    }
 }
 
 /// Parses a contact: a URL, or an e-mail address, which becomes a `mailto:` URL.

@@ -460,6 +460,11 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
         Err(error) => {
             // The cause alone: ureq puts a word of its own before it.
             let reason = match error.downcast_ref::<ureq::Error>() {
+                Some(ureq::Error::Io(cause))
+                    if cause.kind() == io::ErrorKind::ConnectionRefused =>
+                {
+                    "no web server listens there (connection refused)".to_owned()
+                }
                 Some(ureq::Error::Io(cause)) => cause.to_string(),
                 Some(ureq::Error::Other(cause)) => cause.to_string(),
                 _ => error.to_string(),

@@ -8,6 +8,7 @@ use anyhow::Error;
 use env_logger::fmt::Formatter;
 use log::{Level, LevelFilter, Record, debug, error};
 
+use crate::directory::our_uid;
 use crate::error::Failure;
 use crate::options::Options;
 use crate::text::printable;
@@ -97,6 +98,18 @@ pub fn show_exchange(heading: Heading, first_line: String, lines: Vec<String>) {
     debug!(target: heading.target(), "{}", all.join("\n"));
 }
 
+/// Says as which user getcrt runs, if the error is that it may not do something with a file.
+fn permission_hint(error: &Error) -> Option<String> {
+    let cause = error.root_cause().downcast_ref::<io::Error>()?;
+    if cause.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let uid = our_uid()?;
+    Some(format!(
+        "getcrt runs as the user with the id {uid}: run it as another one, or change the permissions"
+    ))
+}
+
 /// Prints the error that ended the run, with its details and its hint. If there is a chain that could not be
 /// delivered, that comes first, so that the error is not overlooked.
 pub fn report(error: &Error) {
@@ -110,7 +123,7 @@ pub fn report(error: &Error) {
     for line in &failure.details {
         error!("  {line}");
     }
-    if let Some(hint) = &failure.hint {
+    if let Some(hint) = failure.hint.or_else(|| permission_hint(error)) {
         error!("hint: {hint}");
     }
 }

@@ -68,6 +68,18 @@ pub fn first_few<T: Display>(items: &[T]) -> String {
     line
 }
 
+/// Groups the items that have the same text, in the order in which the texts come first.
+pub fn group_by_text<T>(items: Vec<(String, T)>) -> Vec<(String, Vec<T>)> {
+    let mut groups: Vec<(String, Vec<T>)> = Vec::new();
+    for (text, item) in items {
+        match groups.iter_mut().find(|(other, _)| *other == text) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((text, vec![item])),
+        }
+    }
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -67,7 +67,7 @@ impl Trust {
     /// `ca_bundle` holds no certificate or a damaged one, or OpenSSL cannot be set up.
     pub fn roots(ca_bundle: Option<&Path>, deadline: &Deadline) -> Result<Trust> {
         let more_roots = match ca_bundle {
-            Some(path) => files::load(path, deadline, |pem, _| parse_roots(pem))?,
+            Some(path) => files::load("--ca-bundle", path, deadline, |pem, _| parse_roots(pem))?,
             None => Vec::new(),
         };
         let quick = match openssl_home() {

@@ -65,7 +65,7 @@ Found domains: a.test, www.a.test
 Getting directory...
 Directory found!
 Registering account...
-error: cannot register the account: Error loading eab.key: no base64url key in it
+error: cannot register the account: --eab-hmac-key eab.key: no base64url key in it
 
 "#]],
     );
@@ -79,7 +79,7 @@ Found domains: a.test, www.a.test
 Getting directory...
 Directory found!
 Registering account...
-error: cannot register the account: Error loading eab.key: No such file or directory (os error 2)
+error: cannot register the account: --eab-hmac-key eab.key: No such file or directory (os error 2)
 
 "#]],
     );

@@ -96,11 +96,37 @@ fn verbose_may_be_given_more_than_once() {
             run.args(&["--account-key", "missing.key"]),
             str![[r#"
 Parsing account key...
-error: Error loading missing.key: No such file or directory (os error 2)
+error: --account-key missing.key: No such file or directory (os error 2)
 
 "#]],
         );
     }
+}
+
+#[test]
+fn what_must_be_a_number_is_explained() {
+    let setup = Setup::with_silent_ca();
+    let is_wrong = |arguments: &[&str], stderr: Inline| {
+        wrong_usage(setup.getcrt().args(arguments)).stderr_is(stderr);
+    };
+    is_wrong(
+        &["--timeout", "abc"],
+        str![[r#"
+error: invalid value 'abc' for '--timeout <SECONDS>': this must be a number of seconds from 1 to 1000000
+
+For more information, try '--help'.
+
+"#]],
+    );
+    is_wrong(
+        &["--check-port", "http"],
+        str![[r#"
+error: invalid value 'http' for '--check-port <PORT>': this must be a port from 1 to 65535
+
+For more information, try '--help'.
+
+"#]],
+    );
 }
 
 #[test]
@@ -168,7 +194,7 @@ For more information, try '--help'.
     is_wrong(
         &["--check-port", "0"],
         str![[r#"
-error: invalid value '0' for '--check-port <PORT>': 0 is not in 1..=65535
+error: invalid value '0' for '--check-port <PORT>': this must be a port from 1 to 65535
 
 For more information, try '--help'.
 
@@ -274,7 +300,7 @@ For more information, try '--help'.
     is_wrong(
         &["--check-port", "65536"],
         str![[r#"
-error: invalid value '65536' for '--check-port <PORT>': 65536 is not in 1..=65535
+error: invalid value '65536' for '--check-port <PORT>': this must be a port from 1 to 65535
 
 For more information, try '--help'.
 
@@ -283,7 +309,7 @@ For more information, try '--help'.
     is_wrong(
         &["--timeout", "0"],
         str![[r#"
-error: invalid value '0' for '--timeout <SECONDS>': 0 is not in 1..=1000000
+error: invalid value '0' for '--timeout <SECONDS>': this must be a number of seconds from 1 to 1000000
 
 For more information, try '--help'.
 
@@ -292,7 +318,7 @@ For more information, try '--help'.
     is_wrong(
         &["--timeout", "soon"],
         str![[r#"
-error: invalid value 'soon' for '--timeout <SECONDS>': invalid digit found in string
+error: invalid value 'soon' for '--timeout <SECONDS>': this must be a number of seconds from 1 to 1000000
 
 For more information, try '--help'.
 
@@ -365,33 +391,34 @@ fn account_key_that_cannot_be_read_is_refused() {
         setup.getcrt_without_privileges(),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: Permission denied (os error 13)
+error: --account-key account.key: Permission denied (os error 13)
+hint: getcrt runs as the user with the id [..]: run it as another one, or change the permissions
 
 "#]],
     );
     fs::remove_file(&account).unwrap();
     is_refused(str![[r#"
 Parsing account key...
-error: Error loading account.key: No such file or directory (os error 2)
+error: --account-key account.key: No such file or directory (os error 2)
 
 "#]]);
     fs::create_dir(&account).unwrap();
     is_refused(str![[r#"
 Parsing account key...
-error: Error loading account.key: Is a directory (os error 21)
+error: --account-key account.key: Is a directory (os error 21)
 
 "#]]);
     fs::remove_dir(&account).unwrap();
     fs::write(&account, "").unwrap();
     is_refused(str![[r#"
 Parsing account key...
-error: Error loading account.key: the file is empty
+error: --account-key account.key: the file is empty
 
 "#]]);
     fs::write(&account, vec![b'x'; 5 << 20]).unwrap();
     is_refused(str![[r#"
 Parsing account key...
-error: Error loading account.key: the file is too large, with 4 MiB or more
+error: --account-key account.key: the file is too large, with 4 MiB or more
 
 "#]]);
 }
@@ -411,7 +438,7 @@ fn file_without_an_account_key_is_refused() {
         "nonsense",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: there is no PEM in it
+error: --account-key account.key: there is no PEM in it
 
 "#]],
     );
@@ -419,7 +446,7 @@ error: Error loading account.key: there is no PEM in it
         &public,
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it; it looks like a public key
+error: --account-key account.key: no usable private key in it; it looks like a public key
 
 "#]],
     );
@@ -427,7 +454,8 @@ error: Error loading account.key: no usable private key in it; it looks like a p
         &text(&setup.path("domain.csr")),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it; it looks like a CSR
+error: --account-key account.key: no usable private key in it; it looks like a CSR
+hint: check whether --account-key and --csr are swapped
 
 "#]],
     );
@@ -435,7 +463,7 @@ error: Error loading account.key: no usable private key in it; it looks like a C
         &text(&certificate),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it; it looks like a certificate
+error: --account-key account.key: no usable private key in it; it looks like a certificate
 
 "#]],
     );
@@ -443,7 +471,7 @@ error: Error loading account.key: no usable private key in it; it looks like a c
         &with_a_wrong_byte(&text(&domain_key)),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: the private key in it is damaged, or of a kind that OpenSSL does not know
+error: --account-key account.key: the private key in it is damaged, or of a kind that OpenSSL does not know
 
 "#]],
     );
@@ -451,7 +479,7 @@ error: Error loading account.key: the private key in it is damaged, or of a kind
         &pem("OPENSSH PRIVATE KEY"),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: no usable private key in it; it looks like a key in OpenSSH's own format
+error: --account-key account.key: no usable private key in it; it looks like a key in OpenSSH's own format
 
 "#]],
     );
@@ -459,7 +487,7 @@ error: Error loading account.key: no usable private key in it; it looks like a k
         &pem("X509 CRL"),
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this file holds no private key, but PEM of another kind
+error: --account-key account.key: this file holds no private key, but PEM of another kind
 
 "#]],
     );
@@ -481,7 +509,7 @@ fn account_key_of_an_unsuitable_kind_is_refused() {
         "RSA:1024",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this RSA key has 1024 bits, and CAs take 2048 to 4096
+error: --account-key account.key: this RSA key has 1024 bits, and CAs take 2048 to 4096
 
 "#]],
     );
@@ -489,7 +517,7 @@ error: Error loading account.key: this RSA key has 1024 bits, and CAs take 2048 
         "RSA:4224",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this RSA key has 4224 bits, and CAs take 2048 to 4096
+error: --account-key account.key: this RSA key has 4224 bits, and CAs take 2048 to 4096
 
 "#]],
     );
@@ -497,7 +525,7 @@ error: Error loading account.key: this RSA key has 4224 bits, and CAs take 2048 
         "EC:secp256k1",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this EC key is on another curve than P-256, P-384 and P-521
+error: --account-key account.key: this EC key is on another curve than P-256, P-384 and P-521
 
 "#]],
     );
@@ -505,7 +533,7 @@ error: Error loading account.key: this EC key is on another curve than P-256, P-
         "X25519",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
+error: --account-key account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
 
 "#]],
     );
@@ -513,7 +541,7 @@ error: Error loading account.key: this private key is neither RSA, P-256, P-384,
         "ED448",
         str![[r#"
 Parsing account key...
-error: Error loading account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
+error: --account-key account.key: this private key is neither RSA, P-256, P-384, P-521 nor Ed25519
 
 "#]],
     );
@@ -542,7 +570,7 @@ fn encrypted_account_key_is_refused_without_a_prompt() {
         set_mode(&account, 0o600);
         setup.fails(str![[r#"
 Parsing account key...
-error: Error loading account.key: this key is encrypted, and no passphrase is ever asked for
+error: --account-key account.key: this key is encrypted, and getcrt never asks for a passphrase
 hint: decrypt it with `openssl pkey -in KEY -out PLAINKEY`
 
 "#]]);
@@ -575,14 +603,14 @@ fn csr_that_no_ca_takes_is_refused() {
     small.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's RSA key has 1024 bits, and CAs take 2048 or more
+error: --csr domain.csr: the CSR's RSA key has 1024 bits, and CAs take 2048 or more
 
 "#]]);
     let rsa = with_csr_by(&format!("{name} -newkey rsa:2048 -sha1"));
     rsa.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
+error: --csr domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
 
 "#]]);
     let ec = with_csr_by(&format!(
@@ -591,14 +619,14 @@ error: Error loading domain.csr: the CSR is signed with SHA-1, which CAs do not 
     ec.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
+error: --csr domain.csr: the CSR is signed with SHA-1, which CAs do not take; make it again with -sha256
 
 "#]]);
     let address = with_csr_by("-newkey rsa:2048 -addext subjectAltName=DNS:192.0.2.1");
     address.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR has the IP address 192.0.2.1 as a DNS name; write it as IP:192.0.2.1
+error: --csr domain.csr: the CSR has the IP address 192.0.2.1 as a DNS name; write it as IP:192.0.2.1
 
 "#]]);
 }
@@ -641,7 +669,7 @@ fn csr_with_too_many_names_is_refused() {
     setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for 1001 names, and no CA is known to take more than 1000
+error: --csr domain.csr: the CSR asks for 1001 names, and no CA is known to take more than 1000
 
 "#]]);
 }
@@ -706,7 +734,8 @@ fn csr_that_cannot_be_read_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: Permission denied (os error 13)
+error: --csr domain.csr: Permission denied (os error 13)
+hint: getcrt runs as the user with the id [..]: run it as another one, or change the permissions
 
 "#]],
     );
@@ -714,14 +743,14 @@ error: Error loading domain.csr: Permission denied (os error 13)
     is_refused(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: No such file or directory (os error 2)
+error: --csr domain.csr: No such file or directory (os error 2)
 
 "#]]);
     fs::write(&csr, "").unwrap();
     is_refused(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the file is empty
+error: --csr domain.csr: the file is empty
 
 "#]]);
 }
@@ -740,7 +769,7 @@ fn file_without_a_csr_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR in it is damaged, or of a kind that OpenSSL does not know
+error: --csr domain.csr: the CSR in it is damaged, or of a kind that OpenSSL does not know
 
 "#]],
     );
@@ -749,7 +778,8 @@ error: Error loading domain.csr: the CSR in it is damaged, or of a kind that Ope
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: no usable CSR in it; it looks like a private key
+error: --csr domain.csr: no usable CSR in it; it looks like a private key
+hint: check whether --account-key and --csr are swapped
 
 "#]],
     );
@@ -758,7 +788,7 @@ error: Error loading domain.csr: no usable CSR in it; it looks like a private ke
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: no usable CSR in it; it looks like a certificate
+error: --csr domain.csr: no usable CSR in it; it looks like a certificate
 
 "#]],
     );
@@ -778,7 +808,7 @@ fn csr_with_a_wrong_signature_is_refused() {
     setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's signature does not verify, so the file is damaged
+error: --csr domain.csr: the CSR's signature does not verify, so the file is damaged
 
 "#]]);
 }
@@ -793,7 +823,7 @@ fn csr_without_names_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for no names, neither by common name nor by SAN
+error: --csr domain.csr: the CSR asks for no names, neither by common name nor by SAN
 
 "#]],
     );
@@ -804,7 +834,7 @@ error: Error loading domain.csr: the CSR asks for no names, neither by common na
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for no names, neither by common name nor by SAN
+error: --csr domain.csr: the CSR asks for no names, neither by common name nor by SAN
 
 "#]],
     );
@@ -820,7 +850,8 @@ fn wildcard_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+error: --csr domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+hint: list each host name in the CSR, or use a client that can do dns-01
 
 "#]],
     );
@@ -831,7 +862,8 @@ error: Error loading domain.csr: the CSR asks for *.a.test, and http-01 cannot p
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+error: --csr domain.csr: the CSR asks for *.a.test, and http-01 cannot prove a wildcard
+hint: list each host name in the CSR, or use a client that can do dns-01
 
 "#]],
     );
@@ -847,7 +879,7 @@ fn csr_for_something_other_than_a_dns_name_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `Web server`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
+error: --csr domain.csr: the CSR asks for `Web server`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -858,7 +890,7 @@ error: Error loading domain.csr: the CSR asks for `Web server`, which is not a D
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `bücher.test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
+error: --csr domain.csr: the CSR asks for `bücher.test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -869,7 +901,7 @@ error: Error loading domain.csr: the CSR asks for `bücher.test`, which is not a
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for `a..test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
+error: --csr domain.csr: the CSR asks for `a..test`, which is not a DNS name; leave out a trailing dot, and write letters beyond ASCII in the xn-- form
 
 "#]],
     );
@@ -880,7 +912,7 @@ error: Error loading domain.csr: the CSR asks for `a..test`, which is not a DNS 
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for a name that is neither DNS name nor IP
+error: --csr domain.csr: the CSR asks for a name that is neither DNS name nor IP
 
 "#]],
     );
@@ -891,7 +923,7 @@ error: Error loading domain.csr: the CSR asks for a name that is neither DNS nam
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR asks for a name that is neither DNS name nor IP
+error: --csr domain.csr: the CSR asks for a name that is neither DNS name nor IP
 
 "#]],
     );
@@ -955,6 +987,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test
 error: --acme-dir acme: cannot create a file in it: Permission denied (os error 13)
+hint: getcrt runs as the user with the id [..]: run it as another one, or change the permissions
 
 "#]],
     );
@@ -1123,6 +1156,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test
 error: --output old.crt: cannot create the temporary file .old.crt.getcrt: Permission denied (os error 13)
+hint: getcrt runs as the user with the id [..]: run it as another one, or change the permissions
 
 "#]],
     );
@@ -1141,7 +1175,7 @@ fn ca_bundle_that_cannot_be_used_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: Error loading missing.pem: No such file or directory (os error 2)
+error: --ca-bundle missing.pem: No such file or directory (os error 2)
 
 "#]],
     );
@@ -1151,7 +1185,7 @@ error: Error loading missing.pem: No such file or directory (os error 2)
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: Error loading domain.key: no PEM certificate in it
+error: --ca-bundle domain.key: no PEM certificate in it
 
 "#]],
     );
@@ -1164,7 +1198,7 @@ error: Error loading domain.key: no PEM certificate in it
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: Error loading damaged.pem: a certificate in it is damaged
+error: --ca-bundle damaged.pem: a certificate in it is damaged
 
 "#]],
     );
@@ -1286,7 +1320,7 @@ fn damaged_csr_with_a_good_signature_is_refused() {
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR has 2 subjectAltName extensions, and one is allowed
+error: --csr domain.csr: the CSR has 2 subjectAltName extensions, and one is allowed
 
 "#]],
     );
@@ -1297,7 +1331,7 @@ error: Error loading domain.csr: the CSR has 2 subjectAltName extensions, and on
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's subjectAltName extension is damaged
+error: --csr domain.csr: the CSR's subjectAltName extension is damaged
 
 "#]],
     );
@@ -1308,7 +1342,7 @@ error: Error loading domain.csr: the CSR's subjectAltName extension is damaged
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's extensions are damaged
+error: --csr domain.csr: the CSR's extensions are damaged
 
 "#]],
     );
@@ -1323,7 +1357,7 @@ error: Error loading domain.csr: the CSR's extensions are damaged
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: Error loading domain.csr: the CSR's key is of an unknown kind
+error: --csr domain.csr: the CSR's key is of an unknown kind
 
 "#]],
     );

@@ -409,6 +409,7 @@ fn deprecated_ca_option() {
         str![[r#"
 - prints Traceback (most recent call last):
 + prints error: cannot use the directory: https://localhost:[PORT]/directory: HTTP 404, a reply that begins `404 page not found`
++ prints hint: check --directory-url: there is nothing at this address
 
 "#]],
     );
@@ -463,7 +464,7 @@ fn missing_account_key() {
         |program| format!("rm account.key; {}", both.with_options(program, "")),
         str![[r#"
 - prints Traceback (most recent call last):
-+ prints error: Error loading account.key: No such file or directory (os error 2)
++ prints error: --account-key account.key: No such file or directory (os error 2)
 
 "#]],
     );
@@ -479,7 +480,7 @@ fn missing_csr() {
         "",
         str![[r#"
 - prints Traceback (most recent call last):
-+ prints error: Error loading domain.csr: No such file or directory (os error 2)
++ prints error: --csr domain.csr: No such file or directory (os error 2)
 
 "#]],
     );
@@ -542,7 +543,6 @@ fn file_that_is_not_served() {
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 - prints Traceback (most recent call last):
 + prints error: order https://localhost:[PORT]/my-order/[ID]: local check: a.test: Wrote file to elsewhere/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-+ prints   a.test: Wrote file to elsewhere/[TOKEN], but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `no such file`
 + prints hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 - leaves a challenge file
 
@@ -617,7 +617,6 @@ fn name_that_the_ca_cannot_validate() {
 + prints This agrees to the CA's terms of service: data:text/plain,Do%20what%20thou%20wilt
 - prints Traceback (most recent call last):
 + prints error: order https://localhost:[PORT]/my-order/[ID]: Challenge did not pass for a.test: Get "http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]": dial tcp 127.0.0.2:[PORT]: connect: connection refused (urn:ietf:params:acme:error:connection)
-+ prints   a.test: Get "http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]": dial tcp 127.0.0.2:[PORT]: connect: connection refused (urn:ietf:params:acme:error:connection)
 + prints hint: open port 80 of the web server to the whole internet, at every address in the name's A and AAAA records
 + asks for the order
 - leaves a challenge file

@@ -73,7 +73,7 @@ fn the_renewal_script() {
     assert_eq!(reloads(&setup), 1);
     // A failure is one of the script, too.
     fs::write(setup.path("domain.csr"), "").unwrap();
-    run(&setup, &script).exits(1).says("error: Error loading ");
+    run(&setup, &script).exits(1).says("error: --csr ");
     assert_eq!(reloads(&setup), 1);
 }
 

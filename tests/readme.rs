@@ -207,7 +207,7 @@ fn reproduced(message: &str) -> Outcome {
             .args(&["--account-key", "domain.key"])
             .outcome();
     }
-    if known("it looks like a CSR") {
+    if known("it looks like a CSR") || known("are swapped") {
         return setup
             .getcrt()
             .args(&["--account-key", "domain.csr"])

@@ -64,12 +64,13 @@ impl AccountKey {
     /// # Errors
     /// The file holds no usable private key. The error names the file and says what is in it.
     pub fn read(path: &Path, deadline: &Deadline) -> Result<AccountKey> {
-        files::load(path, deadline, |pem, metadata| {
+        files::load("--account-key", path, deadline, |pem, metadata| {
+            let key = AccountKey::parse(pem)?;
             if is_readable_by_all(metadata) {
                 let path = path.display();
                 warn!("every user of this machine can read your account key: chmod go-rwx {path}");
             }
-            AccountKey::parse(pem)
+            Ok(key)
         })
     }
 
@@ -238,12 +239,10 @@ fn parse_private_key(pem: &[u8]) -> Result<PKey<Private>> {
         Err(ErrorStack::get())
     });
     if is_encrypted {
-        let failure = Failure::new("this key is encrypted, and no passphrase is ever asked for");
+        let failure = Failure::new("this key is encrypted, and getcrt never asks for a passphrase");
         bail!(failure.with_hint("decrypt it with `openssl pkey -in KEY -out PLAINKEY`"));
     }
-    parsed
-        .ok()
-        .with_context(|| files::explain_unusable("private key", pem))
+    parsed.map_err(|_| files::unusable("private key", pem).into())
 }
 
 fn rsa_jwk(rsa: &Rsa<Private>) -> Result<Value> {

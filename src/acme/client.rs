@@ -119,7 +119,9 @@ impl<'a> Client<'a> {
             return Ok(directory);
         }
         let url = AcmeUrl::try_from(self.directory_url.to_owned()).map_err(Error::msg)?;
-        let response = self.get(Purpose::Directory, &url)?;
+        let response = self
+            .get(Purpose::Directory, &url)
+            .map_err(add_directory_hint)?;
         check_clock(&response)?;
         let json: Value = response.json().unwrap_or_default();
         if json["new-reg"].is_string() {
@@ -127,7 +129,7 @@ impl<'a> Client<'a> {
         }
         let directory = response
             .json()
-            .with_context(|| format!("{url} is no directory"))?;
+            .with_context(|| format!("{url} is not an ACME directory"))?;
         Ok(self.directory.get_or_init(|| directory))
     }
 
@@ -366,6 +368,16 @@ impl<'a> Client<'a> {
         self.deadline.sleep(pause)?;
         Ok(())
     }
+}
+
+/// Adds a hint if the CA has said that there is nothing at the directory's URL.
+fn add_directory_hint(mut error: Error) -> Error {
+    if let Some(failure) = error.downcast_mut::<Failure>()
+        && failure.http_status == Some(404)
+    {
+        failure.hint = Some("check --directory-url: there is nothing at this address".to_owned());
+    }
+    error
 }
 
 /// Returns the error of a request that is given up, with a hint on when to try again.

@@ -232,7 +232,7 @@ fn silent_pipe_in_place_of_a_file_ends_in_time() {
         run,
         str![[r#"
 Parsing account key...
-error: Error loading pipe: nothing came from it in time (--timeout)
+error: --account-key pipe: nothing came from it in time (--timeout)
 
 "#]],
     );

@@ -47,10 +47,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 403 with the body `no` (--disable-check leaves this to the CA)
 hint: let the web server read the files in --acme-dir, and enter all directories above it
 
 "#]]);
@@ -74,10 +71,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body ``
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `` (--disable-check leaves this to the CA)
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
@@ -101,10 +95,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 500 with the body `oops` (--disable-check leaves this to the CA)
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -135,10 +126,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `<html>\u{1b}[31mwelcome` (--disable-check leaves this to the CA)
 hint: make the name lead to the web server that serves --acme-dir: something else answers
 
 "#]]);
@@ -166,7 +154,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]0.[..]` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]0.[..]`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]1.[..]`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 200 with the body `[TOKEN]2.[..]`
 hint: let the web server send the file as it is: something is added to it
@@ -217,10 +204,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 503 with the body `soon` (--disable-check leaves this to the CA)
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -243,9 +227,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
+warning: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 303 to /x: validators do not follow HTTP 303; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -270,9 +252,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
+warning: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test:[PORT]/x: validators go to the ports 80 and 443 only; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -297,9 +277,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
+warning: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to ftp://a.test/x: bad uri: unknown scheme: ftp; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -325,9 +303,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
+warning: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): Peer disconnected; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -358,9 +334,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://a.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://b.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
+warning: local check: c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to https://c.test:[PORT]/x: the TLS handshake fails: wrong version number; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -389,9 +365,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to [..]: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: HTTP 302 to /.well-known/acme-challenge/[TOKEN]0: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: HTTP 302 to /.well-known/acme-challenge/[TOKEN]1: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
+warning: local check: c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: HTTP 302 to /.well-known/acme-challenge/[TOKEN]2: validators follow 10 redirects and no more; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -427,10 +403,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: ::1 (private: the CA may reach another server): HTTP 404 with the body `lost`; 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
@@ -470,7 +443,6 @@ Creating new order...
 Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.2 (private: the CA may reach another server): HTTP 404 with the body `lost` (it is served at 127.0.0.1) (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.2 (private: the CA may reach another server): HTTP 404 with the body `lost` (it is served at 127.0.0.1)
 hint: the CA may ask at any address of the name: let all of them serve the challenge files, or remove the wrong ones from the DNS
 
 "#]]);
@@ -492,7 +464,7 @@ This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
 Verifying a.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.3 (private: the CA may reach another server): Connection refused (os error 111) (it is served at 127.0.0.1); the CA decides (--disable-check skips this check)
+warning: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.3 (private: the CA may reach another server): no web server listens there (connection refused) (it is served at 127.0.0.1); the CA decides (--disable-check skips this check)
 a.test verified!
 Signing certificate...
 Valid until [TIME], issued by Fake CA, 1 name
@@ -522,9 +494,9 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]0: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]1: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]2: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+warning: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]0: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+warning: local check: b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]1: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
+warning: local check: c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 301 to http://a.test.well-known/acme-challenge/[TOKEN]2: the redirect has lost the `/` after the host's name; the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -560,7 +532,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
@@ -581,7 +552,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to //c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
@@ -602,7 +572,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://a.test:[PORT]/else/[TOKEN]0: HTTP 404 with the body `no such file`
   b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://b.test:[PORT]/else/[TOKEN]1: HTTP 404 with the body `no such file`
   c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://c.test:[PORT]/else/[TOKEN]2: HTTP 404 with the body `no such file`
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
@@ -629,9 +598,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-warning: local check: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
-warning: local check: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 127.0.0.1 (private: the CA may reach another server): Connection refused (os error 111); the CA decides (--disable-check skips this check)
+warning: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): no web server listens there (connection refused); the CA decides (--disable-check skips this check)
 a.test verified!
 b.test verified!
 c.test verified!
@@ -663,10 +630,7 @@ Order created!
 Verifying a.test...
 Verifying b.test...
 Verifying c.test...
-error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost`
-  b.test: Wrote file to acme/[TOKEN]1, but couldn't download http://b.test:[PORT]/.well-known/acme-challenge/[TOKEN]1: 0.0.0.0: HTTP 404 with the body `lost`
-  c.test: Wrote file to acme/[TOKEN]2, but couldn't download http://c.test:[PORT]/.well-known/acme-challenge/[TOKEN]2: 0.0.0.0: HTTP 404 with the body `lost`
+error: order https://localhost:[PORT]/order/1: local check: a.test, b.test, c.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 0.0.0.0: HTTP 404 with the body `lost` (--disable-check leaves this to the CA)
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
@@ -700,7 +664,6 @@ Creating new order...
 Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to http://other.test:[PORT]/latest: 127.0.0.1 (private: the CA may reach another server): HTTP 200 from another host; its body is not shown
 hint: make the name lead to the web server that serves --acme-dir: something else answers
 
 "#]]);
@@ -730,7 +693,6 @@ Creating new order...
 Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 404 with the body `############################################################…`
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);
@@ -763,7 +725,6 @@ Creating new order...
 Order created!
 Verifying a.test...
 error: order https://localhost:[PORT]/order/1: local check: a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file` (--disable-check leaves this to the CA)
-  a.test: Wrote file to acme/[TOKEN]0, but couldn't download http://a.test:[PORT]/.well-known/acme-challenge/[TOKEN]0: 127.0.0.1 (private: the CA may reach another server): HTTP 302 to /%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%…: HTTP 404 with the body `no such file`
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
 
 "#]]);

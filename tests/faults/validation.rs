@@ -28,9 +28,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
-  a.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
-  b.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
-  c.test: the file is not there (urn:ietf:params:acme:error:unauthorized)
 hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir on every server to which the name's A and AAAA records point
 
 "#]]);
@@ -61,8 +58,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: HTTP 400, I looked and saw nothing (urn:ietf:params:acme:error:unauthorized)
-  [..].test: HTTP 400, I looked and saw nothing (urn:ietf:params:acme:error:unauthorized)
-...
 
 "#]]);
 }
@@ -103,9 +98,6 @@ Verifying b.test...
 Verifying c.test...
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)
-  a.test: no such host (urn:ietf:params:acme:error:dns)
-  b.test: no such host (urn:ietf:params:acme:error:dns)
-  c.test: no such host (urn:ietf:params:acme:error:dns)
 hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
@@ -132,9 +124,6 @@ Verifying c.test...
 Waiting for the CA to verify a.test, b.test, c.test, [SECONDS] s so far...
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)
-  a.test: no such host (urn:ietf:params:acme:error:dns)
-  b.test: no such host (urn:ietf:params:acme:error:dns)
-  c.test: no such host (urn:ietf:params:acme:error:dns)
 hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
@@ -160,9 +149,6 @@ Verifying b.test...
 Verifying c.test...
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)
-  a.test: no such host (urn:ietf:params:acme:error:dns)
-  b.test: no such host (urn:ietf:params:acme:error:dns)
-  c.test: no such host (urn:ietf:params:acme:error:dns)
 hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
@@ -201,9 +187,6 @@ Verifying b.test...
 Verifying c.test...
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)
-  a.test: no such host (urn:ietf:params:acme:error:dns)
-  b.test: no such host (urn:ietf:params:acme:error:dns)
-  c.test: no such host (urn:ietf:params:acme:error:dns)
 hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
@@ -235,9 +218,6 @@ Verifying b.test...
 Verifying c.test...
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test, b.test, c.test: no such host (urn:ietf:params:acme:error:dns)
-  a.test: no such host (urn:ietf:params:acme:error:dns)
-  b.test: no such host (urn:ietf:params:acme:error:dns)
-  c.test: no such host (urn:ietf:params:acme:error:dns)
 hint: repair the name's DNS: each of its name servers must answer for A, AAAA and CAA and, where the domain is signed, with valid DNSSEC signatures
 
 "#]]);
@@ -409,8 +389,6 @@ Verifying c.test...
 warning: https://localhost:[PORT]/challenge/[..]: the connection failed: unexpected end of file; checking what became of it in [SECONDS] s
 ...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
-  [..].test: the connection failed: unexpected end of file
-...
 hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
@@ -443,7 +421,6 @@ warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:
 warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-  a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
 hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
@@ -479,7 +456,6 @@ Order created!
 Verifying a.test...
 warning: https://localhost:[PORT]/challenge/0: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal); checking what became of it in [SECONDS] s
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
-  a.test: HTTP 500, out of order (urn:ietf:params:acme:error:serverInternal)
 hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);
@@ -512,8 +488,6 @@ Verifying a.test...
 Verifying b.test...
 Verifying c.test...
 error: order https://localhost:[PORT]/order/1: Challenge did not pass for [..].test: the connection failed: unexpected end of file
-  [..].test: the connection failed: unexpected end of file
-...
 hint: no time was left for another try: raise --timeout, or run getcrt again later
 
 "#]]);

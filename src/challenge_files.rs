@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use crate::acme::resources::Token;
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::temporary::{FOREIGN_FILE, TemporaryFile};
 
 /// How often getcrt tries to create a file. Removing a leftover takes one try, and so does each collision with
@@ -28,7 +28,7 @@ impl AcmeDir {
     /// There is no such directory, or no file can be created in it.
     pub fn open(path: &Path) -> Result<AcmeDir> {
         let shown = || format!("--acme-dir {}", path.display());
-        let directory = Arc::new(Directory::open(path).with_context(shown)?);
+        let directory = Arc::new(directory::open(path).with_context(shown)?);
         try_out(&directory)
             .context("cannot create a file in it")
             .with_context(shown)?;

@@ -27,14 +27,6 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory at `path`.
-    ///
-    /// # Errors
-    /// There is no directory, or one above it may not be entered.
-    pub fn open(path: &Path) -> io::Result<Directory> {
-        Directory::open_with(path, path.to_owned(), 0)
-    }
-
     /// Opens the directory at `place`, which messages call `shown`.
     fn open_with(place: &Path, shown: PathBuf, more_flags: i32) -> io::Result<Directory> {
         let handle = OpenOptions::new()
@@ -92,15 +84,43 @@ fn is_same_file(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Returns where the file at `path` is: its directory, opened, and its name there, which is not a symlink. The file
-/// need not exist.
-///
-/// This walks along the path as the operating system would, but follows a symlink only if it and its directory belong
-/// to root or to the user who runs getcrt. Otherwise other users could make root write to any place.
+/// Opens the directory at `path`. For symlinks on the way, see [`walk`].
 ///
 /// # Errors
-/// A directory is missing. Or there is a symlink that is not followed, or there are more than [`MAX_LINKS`].
+/// There is no such directory, or the way is not followed.
+pub fn open(path: &Path) -> Result<Directory> {
+    let (directory, _) = walk(path, LastStep::IsFollowed)?;
+    Ok(directory)
+}
+
+/// Returns where the file at `path` is: its directory, opened, and its name there, which is not a symlink. The file
+/// need not exist. For symlinks on the way, see [`walk`].
+///
+/// # Errors
+/// A directory is missing, the path names a directory, or the way is not followed.
 pub fn locate(path: &Path) -> Result<(Directory, OsString)> {
+    match walk(path, LastStep::MayBeAName)? {
+        (directory, Some(name)) => Ok((directory, name)),
+        (_, None) => bail!("this names a directory; name a file in it"),
+    }
+}
+
+/// What [`walk`] does with the last step of a path.
+#[derive(PartialEq)]
+enum LastStep {
+    /// It leads to a directory, which is opened.
+    IsFollowed,
+    /// If it is a name and not a symlink, it is returned.
+    MayBeAName,
+}
+
+/// Walks along the path as the operating system would, and opens each directory on the way. A symlink is followed only if
+/// it and its directory belong to root or to the user who runs getcrt, and so is `..` if the directory does. Otherwise
+/// other users could make root write to any place.
+///
+/// # Errors
+/// A directory is missing. Or there is a step that is not followed, or there are more than [`MAX_LINKS`] symlinks.
+fn walk(path: &Path, last_step: LastStep) -> Result<(Directory, Option<OsString>)> {
     let mut directory = Directory::open_with(Path::new("."), PathBuf::new(), 0)?;
     // The next step is the last one in this list.
     let mut remaining = steps(path);
@@ -108,25 +128,30 @@ pub fn locate(path: &Path) -> Result<(Directory, OsString)> {
     while let Some(step) = remaining.pop() {
         let place = directory.place_of(&step);
         let shown = directory.shown(&step);
+        let owner = directory.handle.metadata()?;
         let metadata = fs::symlink_metadata(&place);
         if let Ok(link) = &metadata
             && link.is_symlink()
         {
-            check_is_trusted(&shown, link, &directory.handle.metadata()?)?;
+            check_owners(&shown, &[link, &owner])?;
             links += 1;
             if links > MAX_LINKS {
                 bail!("too many levels of symbolic links");
             }
             remaining.extend(steps(&fs::read_link(&place)?));
-        } else if remaining.is_empty() && is_name(&step) {
-            return Ok((directory, step));
+        } else if last_step == LastStep::MayBeAName && remaining.is_empty() && is_name(&step) {
+            return Ok((directory, Some(step)));
         } else {
+            if step == ".." {
+                // Whoever may move the directory decides where this leads.
+                check_owners(&shown, &[&owner])?;
+            }
             // If a symlink takes its place meanwhile, this fails.
             directory = Directory::open_with(&place, shown.clone(), libc::O_NOFOLLOW)
                 .with_context(|| format!("cannot open the directory {}", shown.display()))?;
         }
     }
-    bail!("this names a directory; name a file in it")
+    Ok((directory, None))
 }
 
 /// Returns the steps of a path, the last one first: `/`, names, and `..`.
@@ -145,14 +170,15 @@ fn is_name(step: &OsStr) -> bool {
     matches!(component, Some(Component::Normal(_)))
 }
 
-/// Checks that a symlink and the directory that it is in belong to root or to the user who runs getcrt.
-fn check_is_trusted(shown: &Path, link: &Metadata, directory: &Metadata) -> Result<()> {
+/// Checks that what decides where `shown` leads belongs to root or to the user who runs getcrt.
+fn check_owners(shown: &Path, deciding: &[&Metadata]) -> Result<()> {
     let our_uid = our_uid();
-    for uid in [link.uid(), directory.uid()] {
+    for metadata in deciding {
+        let uid = metadata.uid();
         if uid != 0 && Some(uid) != our_uid {
             let shown = shown.display();
             bail!(
-                "the symlink {shown} is not followed, because another user (uid {uid}) controls it; name the file to which it leads"
+                "{shown} is not followed, because another user (uid {uid}) decides where it leads; name the place itself"
             );
         }
     }
@@ -177,7 +203,7 @@ mod tests {
     #[test]
     fn links_and_pipes_are_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::open(folder.path()).unwrap();
+        let directory = open(folder.path()).unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         assert!(directory.open_file("file").is_ok());
 
@@ -203,7 +229,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         fs::create_dir(&path).unwrap();
-        let directory = Directory::open(&path).unwrap();
+        let directory = open(&path).unwrap();
         fs::rename(&path, folder.path().join("b")).unwrap();
         fs::create_dir(&path).unwrap();
         fs::write(directory.place_of("file"), "").unwrap();

@@ -50,7 +50,7 @@ fn read_in_time(path: &Path, deadline: &Deadline) -> Result<(Vec<u8>, Metadata)>
             .recv_timeout(deadline.remaining())
             .ok()
             .context("nothing came from it in time (--timeout)")?,
-        Err(_) => open_and_read(path),
+        Err(error) => Err(error).context("cannot start a thread that waits for it"),
     }
 }
 

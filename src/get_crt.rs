@@ -73,7 +73,7 @@ pub fn get_crt(options: &Options) -> Result<Outcome> {
     if options.renew && options.dry_run {
         info!("This dry run does not ask whether the certificate is due.");
     } else if options.renew {
-        match renewal::decide(&client, options, &csr, output.old_chain()) {
+        match renewal::decide(&client, options, &csr, output.old_chain())? {
             Renewal::NotDue(message) => return Ok(Outcome::NotDue(message)),
             Renewal::Due { reason, old_id } => {
                 info!("Renewing: {reason}");
@@ -182,7 +182,7 @@ fn tell_whether_due(client: &Client, options: &Options, csr: &Csr) -> Result<Out
         Some(path) => output::read_chain(path)?,
         None => None,
     };
-    match renewal::decide(client, options, csr, chain.as_ref()) {
+    match renewal::decide(client, options, csr, chain.as_ref())? {
         Renewal::NotDue(message) => Ok(Outcome::NotDue(message)),
         Renewal::Due { reason, .. } => {
             info!("Due: {reason}");

@@ -73,5 +73,8 @@ fn run(options: &Options) -> Result<Outcome> {
     if let Err(error) = signals::watch() {
         warn!("cannot watch for signals, so Ctrl-C leaves challenge files behind: {error}");
     }
+    if let Err(error) = signals::survive_file_size_limit() {
+        warn!("cannot handle SIGXFSZ, so a limit on file sizes ends the run: {error}");
+    }
     get_crt::get_crt(options)
 }

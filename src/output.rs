@@ -27,6 +27,15 @@ use crate::temporary::TemporaryFile;
 const RESERVED_BYTES: usize = 64 << 10;
 /// The mode of an output file that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
+/// How a file with certificates begins: with one of them, or with what `openssl x509 -text` and `openssl pkcs12` write
+/// before it.
+const BEGINNINGS: [&str; 5] = [
+    "-----BEGIN CERTIFICATE-----",
+    "Certificate:",
+    "Bag Attributes",
+    "subject=",
+    "issuer=",
+];
 /// The pause before the next try to lock the temporary file.
 const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -185,6 +194,8 @@ impl Replacement {
         self.keep_owner_and_mode();
         write_and_sync(&self.file, pem.as_bytes()).context(self.shown.clone())?;
 
+        // Somebody may have written to it since the run began.
+        OldFile::read(&self.directory, &self.name).context(self.shown.clone())?;
         // If this fails, the chain stays where it is.
         let temporary_path = self.guard.shown();
         signals::certificate_is_being_written();
@@ -301,7 +312,7 @@ fn check_is_regular(metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a file with this content may be replaced: one that is empty, or that holds certificates and no
+/// Checks that a file with this content may be replaced: one that is empty, or that begins with a certificate and holds no
 /// other PEM. A certificate may be damaged.
 fn check_may_be_lost(content: &[u8]) -> Result<()> {
     // A file that was being written when the power failed may hold zero bytes.
@@ -319,9 +330,11 @@ fn check_may_be_lost(content: &[u8]) -> Result<()> {
         }
         has_certificate = true;
     }
+    let beginning = text.trim_start();
+    let is_known = BEGINNINGS.iter().any(|known| beginning.starts_with(known));
     ensure!(
-        has_certificate,
-        "there is no certificate in this file, and what is there would be lost; name another file"
+        has_certificate && is_known,
+        "this file does not begin with a certificate, and what is there would be lost; name another file"
     );
     Ok(())
 }

@@ -136,7 +136,7 @@ fn with_direct_hosts(proxy: &Proxy) -> Result<Proxy> {
     Ok(builder.build()?)
 }
 
-/// Returns ureq's patterns for a list in `NO_PROXY`. As for curl, a name stands for itself and all names below it,
+/// Returns ureq's patterns for a list in `NO_PROXY`. A name stands for itself and, as for curl, all names below it,
 /// with or without a dot at its beginning.
 fn direct_hosts(list: &str) -> Vec<String> {
     let mut patterns = Vec::new();

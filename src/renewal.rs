@@ -10,7 +10,7 @@ use openssl::sha::sha256;
 use serde_json::Value;
 
 use crate::acme::Purpose;
-use crate::acme::client::Client;
+use crate::acme::client::{Client, WrongClock};
 use crate::chain::{Chain, Defect};
 use crate::csr::Csr;
 use crate::options::Options;
@@ -42,31 +42,39 @@ pub enum Renewal {
 
 /// Decides whether `current`, the certificate at `--output`, is due. The CA is asked about it only if it
 /// is otherwise healthy. If the CA cannot be asked, the lifetime decides.
-pub fn decide(client: &Client, options: &Options, csr: &Csr, current: Option<&Chain>) -> Renewal {
+///
+/// # Errors
+/// The clock of this machine is wrong, so that nobody can tell.
+pub fn decide(
+    client: &Client,
+    options: &Options,
+    csr: &Csr,
+    current: Option<&Chain>,
+) -> Result<Renewal> {
     let Some(chain) = current else {
-        return Renewal::Due {
+        return Ok(Renewal::Due {
             reason: "there is no usable certificate yet".to_owned(),
             old_id: None,
-        };
+        });
     };
     let certificate_id = chain.certificate_id();
     if let Some(defect) = chain.defect(csr) {
-        return Renewal::Due {
+        return Ok(Renewal::Due {
             reason: defect.to_string(),
             old_id: certificate_id,
-        };
+        });
     }
     let Ok(lifetime) = Lifetime::of(chain) else {
-        return Renewal::Due {
+        return Ok(Renewal::Due {
             reason: Defect::MalformedTime.to_string(),
             old_id: certificate_id,
-        };
+        });
     };
     if chain.is_staging() && !options.is_staging() {
-        return Renewal::Due {
+        return Ok(Renewal::Due {
             reason: "the certificate is from Let's Encrypt's staging".to_owned(),
             old_id: None,
-        };
+        });
     }
     let extra = chain.extra_names(csr);
     if !extra.is_empty() {
@@ -76,13 +84,14 @@ pub fn decide(client: &Client, options: &Options, csr: &Csr, current: Option<&Ch
 
     let (due_at, rule) = match suggested_window(client, certificate_id.as_deref()) {
         Ok(window) => (lifetime.moment_in(&window), "as the CA suggests"),
+        Err(error) if error.is::<WrongClock>() => return Err(error),
         Err(error) => {
             info!("The lifetime decides: {error:#}");
             (lifetime.moment_by_default(), "by its lifetime")
         }
     };
     let due_text = time::to_text(due_at);
-    if due_at <= time::now() {
+    let renewal = if due_at <= time::now() {
         Renewal::Due {
             reason: format!("the certificate has been due since {due_text}, {rule}"),
             old_id: certificate_id,
@@ -91,7 +100,8 @@ pub fn decide(client: &Client, options: &Options, csr: &Csr, current: Option<&Ch
         Renewal::NotDue(format!(
             "Not due before {due_text}, {rule}; nothing was done"
         ))
-    }
+    };
+    Ok(renewal)
 }
 
 /// Returns what the user is told of the certificate at `--output` after a renewal has failed: the less time

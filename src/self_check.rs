@@ -26,7 +26,7 @@ use crate::acme::response::Response;
 use crate::acme::{BUFFER_BYTES, MIN_TIMEOUT, USER_AGENT};
 use crate::deadline::Deadline;
 use crate::resolver::ThreadedResolver;
-use crate::text::{beginning, first_few};
+use crate::text::{beginning, first_few, without_credentials};
 use crate::tls::TlsConnector;
 use crate::trace::{Exchange, MAX_LOCATION_CHARS, MAX_WEB_BODY_CHARS, Server};
 use crate::trust::Trust;
@@ -203,7 +203,7 @@ fn fetch(
             Some(location) if (300..400).contains(&status) => location.to_str()?,
             _ => return Ok(response),
         };
-        let shown_location = beginning(location, MAX_LOCATION_CHARS);
+        let shown_location = beginning(&without_credentials(location), MAX_LOCATION_CHARS);
         route.add(format!("HTTP {status} to {shown_location}"));
         ensure!(
             [301, 302, 307, 308].contains(&status),

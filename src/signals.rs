@@ -1,12 +1,13 @@
 //! Signals that end the run. They remove its files, and tell the user, before the process dies.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use std::{fs, io, process, thread};
 
 use log::error;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, exit, signal_name};
 
@@ -31,13 +32,31 @@ pub fn certificate_is_being_written() {
 /// # Errors
 /// The operating system refuses a signal handler or a thread.
 pub fn watch() -> io::Result<()> {
-    let watched = SIGNALS.into_iter().filter(|signal| !is_ignored(*signal));
-    let mut signals = Signals::new(watched)?;
+    let (sender, receiver) = mpsc::channel();
+    // The thread comes first: signals that are handled and that nobody watches would do nothing at all.
     thread::Builder::new().spawn(move || {
-        for signal in signals.forever() {
-            end_by(signal);
+        let watched = SIGNALS.into_iter().filter(|signal| !is_ignored(*signal));
+        match Signals::new(watched) {
+            Ok(mut signals) => {
+                let _ = sender.send(Ok(()));
+                for signal in signals.forever() {
+                    end_by(signal);
+                }
+            }
+            Err(error) => {
+                let _ = sender.send(Err(error));
+            }
         }
     })?;
+    receiver.recv().unwrap_or(Ok(()))
+}
+
+/// From now on a write beyond the limit of a file's size (`ulimit -f`) is an error, and not the end of the process.
+///
+/// # Errors
+/// The operating system refuses a signal handler.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default())?;
     Ok(())
 }
 

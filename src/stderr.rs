@@ -13,6 +13,9 @@ use crate::error::Failure;
 use crate::options::Options;
 use crate::text::printable;
 
+/// How many lines of details are printed below an error.
+const MAX_DETAIL_LINES: usize = 100;
+
 /// What the first line of an exchange announces. It decides the colour of that line.
 #[derive(Clone, Copy)]
 pub enum Heading {
@@ -120,8 +123,12 @@ pub fn report(error: &Error) {
         }
     }
     error!("error: {error:#}");
-    for line in &failure.details {
+    for line in failure.details.iter().take(MAX_DETAIL_LINES) {
         error!("  {line}");
+    }
+    if failure.details.len() > MAX_DETAIL_LINES {
+        let more = failure.details.len() - MAX_DETAIL_LINES;
+        error!("  and {more} lines more");
     }
     if let Some(hint) = failure.hint.or_else(|| permission_hint(error)) {
         error!("hint: {hint}");

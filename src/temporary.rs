@@ -117,16 +117,24 @@ impl TemporaryFile {
         self.0.directory.shown(&self.0.name)
     }
 
-    /// Gives the file its final name in the same directory, in place of what is there. It stays from now on, even if this fails.
+    /// Gives the file its final name in the same directory, in place of what is there. It stays from now on, even if
+    /// this fails.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// The operating system refuses. Or another file has been put in its place meanwhile.
     pub fn rename(self, name: &OsStr) -> io::Result<()> {
         // This lock is given back before `self` is dropped, which takes it again.
         let mut entries = lock_entries();
         entries.retain(|entry| !Arc::ptr_eq(entry, &self.0));
         let directory = &self.0.directory;
-        fs::rename(directory.place_of(&self.0.name), directory.place_of(name))
+        let target = directory.place_of(name);
+        fs::rename(directory.place_of(&self.0.name), &target)?;
+        if Identity::of(&fs::symlink_metadata(&target)?) != self.0.identity {
+            return Err(io::Error::other(
+                "somebody has put another file in its place",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -19,12 +19,22 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Whether the character is a bidi control, a zero-width character, a line separator or a tag: it shows
-/// nothing itself and changes how the others look.
+/// Whether the character is a bidi control, a zero-width character, a line separator, a variation selector or a tag, or
+/// one that looks like a blank and is none: it shows nothing itself, and may change how the others look.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,
-        '\u{61c}'
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0100}'..='\u{e01ef}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
@@ -38,11 +48,37 @@ pub fn excerpt(text: &str) -> String {
     beginning(text, MAX_EXCERPT_CHARS)
 }
 
-/// Returns the first `max_chars` characters of `text`, with `…` if more follow.
+/// Returns the first `max_chars` characters of `text`, with `…` if more follow. A run of blanks is one blank: with many, a
+/// terminal would show the words after them at the beginning of a line, where they could look like a line of getcrt's.
 pub fn beginning(text: &str, max_chars: usize) -> String {
-    match text.char_indices().nth(max_chars) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let mut shown = String::new();
+    let mut count = 0;
+    let mut is_after_blank = false;
+    for character in text.chars() {
+        let is_blank = character.is_whitespace() && !character.is_control();
+        if is_blank && is_after_blank {
+            continue;
+        }
+        is_after_blank = is_blank;
+        if count == max_chars {
+            shown.push('…');
+            break;
+        }
+        shown.push(character);
+        count += 1;
+    }
+    shown
+}
+
+/// Returns a URL without the user name and the password that may be in it.
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("//") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}//{host}{}", &rest[end..]),
+        None => url.to_owned(),
     }
 }
 
@@ -84,8 +120,28 @@ pub fn group_by_text<T>(items: Vec<(String, T)>) -> Vec<(String, Vec<T>)> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::printable;
+    use super::*;
     use crate::property_tests;
+
+    #[test]
+    fn blanks_do_not_move_words() {
+        assert_eq!(beginning("no  \u{3000} hint:   run", 100), "no hint: run");
+        assert_eq!(beginning("ab   cd", 3), "ab …");
+        assert_eq!(beginning("abc", 3), "abc");
+    }
+
+    #[test]
+    fn urls_without_credentials() {
+        for (url, shown) in [
+            ("http://user:pw@a.test:80/x?y=@z", "http://a.test:80/x?y=@z"),
+            ("//u:p@a.test", "//a.test"),
+            ("https://a.test/@x", "https://a.test/@x"),
+            ("/x@y", "/x@y"),
+            ("http://a@b@c.test", "http://c.test"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
 
     #[test]
     fn words_stay_and_commands_do_not() {

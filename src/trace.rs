@@ -14,14 +14,14 @@ use ureq::http::{HeaderMap, Request, StatusCode, Uri};
 use crate::acme::account_key::Jws;
 use crate::acme::response::Response;
 use crate::stderr::{Heading, show_exchange};
-use crate::text::beginning;
+use crate::text::{beginning, without_credentials};
 
 /// Where lines are folded, in columns.
 const LINE_WIDTH: usize = 120;
 /// The indentation of everything below the first line, in columns.
 const INDENT: usize = 8;
-/// How much of a body from the CA is shown, in bytes: enough for an order of a thousand names.
-const MAX_BODY_BYTES: usize = 256 << 10;
+/// How much of a body from the CA is shown, in characters: enough for an order of a thousand names.
+const MAX_BODY_CHARS: usize = 256 << 10;
 /// How much of a body from the web server is shown, in characters.
 pub const MAX_WEB_BODY_CHARS: usize = 60;
 /// How much of a `Location` is shown, in characters, and of a URL that comes from one.
@@ -47,8 +47,8 @@ pub enum Server {
     Ca,
     /// The web server of a name. The beginning of the body is shown.
     Web,
-    /// Another host to which a web server has redirected. Nothing of the body is shown: it may be one that only this
-    /// machine can reach.
+    /// Another host to which a web server has redirected. Nothing but the status and the Location is shown: it may be
+    /// one that only this machine can reach.
     OtherHost,
 }
 
@@ -96,7 +96,7 @@ impl Exchange {
             return None;
         }
         let purpose = "challenge file (local check)".to_owned();
-        let shown_uri = beginning(&uri.to_string(), MAX_LOCATION_CHARS);
+        let shown_uri = beginning(&without_credentials(&uri.to_string()), MAX_LOCATION_CHARS);
         let place = format!("at {}", address.ip());
         Some(Exchange::begin("GET", purpose, server, &[shown_uri, place]))
     }
@@ -149,8 +149,10 @@ impl Exchange {
 
     /// Returns as much of a response as is shown from this server.
     fn response_lines(&self, response: &Response) -> Vec<String> {
+        let is_other_host = matches!(self.server, Server::OtherHost);
+        let shows_all = log_enabled!(Level::Trace) && !is_other_host;
         let mut lines = header_lines(&response.headers, |name| {
-            log_enabled!(Level::Trace) || NOTABLE_HEADERS.contains(&name)
+            shows_all || NOTABLE_HEADERS.contains(&name)
         });
         if response.body.is_empty() {
             return lines;
@@ -186,7 +188,7 @@ fn header_lines(headers: &HeaderMap, is_shown: impl Fn(&str) -> bool) -> Vec<Str
         if is_shown(name.as_str()) {
             let mut text = String::from_utf8_lossy(value.as_bytes()).into_owned();
             if name == LOCATION {
-                text = beginning(&text, MAX_LOCATION_CHARS);
+                text = beginning(&without_credentials(&text), MAX_LOCATION_CHARS);
             }
             lines.push(format!("{name}: {text}"));
         }
@@ -197,12 +199,7 @@ fn header_lines(headers: &HeaderMap, is_shown: impl Fn(&str) -> bool) -> Vec<Str
 /// Returns a body as a person reads it: JSON over several lines, anything else as it is, and only the
 /// beginning of what is very long.
 fn readable(body: &[u8]) -> String {
-    if body.len() > MAX_BODY_BYTES {
-        let (shown, rest) = body.split_at(MAX_BODY_BYTES);
-        let text = String::from_utf8_lossy(shown);
-        return format!("{text}\n({} bytes more)", rest.len());
-    }
-    match serde_json::from_slice::<Value>(body) {
+    let text = match serde_json::from_slice::<Value>(body) {
         Ok(mut json) => {
             if let Some(signature) = json.pointer_mut("/externalAccountBinding/signature") {
                 *signature = cut_signature(signature.as_str().unwrap_or_default()).into();
@@ -210,6 +207,11 @@ fn readable(body: &[u8]) -> String {
             format!("{json:#}")
         }
         Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    // The layout can take much more than the body does.
+    match text.char_indices().nth(MAX_BODY_CHARS) {
+        Some((end, _)) => format!("{}\n({} bytes more)", &text[..end], text.len() - end),
+        None => text,
     }
 }
 

@@ -964,7 +964,7 @@ fn acme_dir_that_cannot_be_used_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: No such file or directory (os error 2)
+error: --acme-dir acme: cannot open the directory acme: No such file or directory (os error 2)
 
 "#]]);
 
@@ -973,7 +973,7 @@ error: --acme-dir acme: No such file or directory (os error 2)
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: Not a directory (os error 20)
+error: --acme-dir acme: cannot open the directory acme: Not a directory (os error 20)
 
 "#]]);
 
@@ -1076,7 +1076,7 @@ fn output_to_a_file_of_another_kind_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output notes.txt: there is no certificate in this file, and what is there would be lost; name another file
+error: --output notes.txt: this file does not begin with a certificate, and what is there would be lost; name another file
 
 "#]],
     );
@@ -1375,7 +1375,7 @@ warning: cannot watch for signals, so Ctrl-C leaves challenge files behind: Too 
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: cannot create a file in it: Too many open files (os error 24)
+error: --acme-dir acme: cannot open the directory acme: Too many open files (os error 24)
 
 "#]],
     );

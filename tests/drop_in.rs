@@ -510,7 +510,7 @@ fn missing_acme_dir() {
 - asks for a new account
 - asks for a new order
 - asks for an authorization
-+ prints error: --acme-dir nowhere: No such file or directory (os error 2)
++ prints error: --acme-dir nowhere: cannot open the directory nowhere: No such file or directory (os error 2)
 
 "#]],
     );

@@ -564,7 +564,7 @@ fn output_that_cannot_be_read_is_an_error_and_not_due() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-error: --output cert.pem: there is no certificate in this file, and what is there would be lost; name another file
+error: --output cert.pem: this file does not begin with a certificate, and what is there would be lost; name another file
 
 "#]]);
     assert_eq!(text(&setup.path("cert.pem")), "buy milk\n");

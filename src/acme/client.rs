@@ -1,6 +1,7 @@
 //! Signed requests to one CA for one account. The client adds nonces, tries again after errors, and keeps the
 //! deadline.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
@@ -414,16 +415,32 @@ fn check_clock(response: &Response) -> Result<()> {
     if difference <= TOLERATED_CLOCK_ERROR {
         return Ok(());
     }
-    let ours_text = time::to_text(ours);
-    let theirs_text = time::to_text(theirs);
-    let message = format!("this machine's clock says {ours_text}, and the CA's {theirs_text}");
+    let clocks = WrongClock { ours, theirs };
     if difference > MAX_CLOCK_ERROR {
         let hint = "set this machine's clock, for example with `timedatectl set-ntp true`";
-        bail!(Failure::new(message).with_hint(hint));
+        let failure = Failure::new("this machine's clock is wrong").with_hint(hint);
+        return Err(Error::new(clocks).context(failure));
     }
-    warn!("{message}; is this machine's clock right?");
+    warn!("this machine's clock may be wrong: {clocks}");
     Ok(())
 }
+
+/// The error of a machine whose clock differs from the CA's. What depends on the time cannot be told.
+#[derive(Debug)]
+pub struct WrongClock {
+    ours: i64,
+    theirs: i64,
+}
+
+impl fmt::Display for WrongClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = time::to_text(self.ours);
+        let theirs = time::to_text(self.theirs);
+        write!(f, "it says {ours}, and the CA's says {theirs}")
+    }
+}
+
+impl std::error::Error for WrongClock {}
 
 /// Returns a random byte, or 255 if OpenSSL has none; it only spreads the pauses of many clients.
 fn random_byte() -> u8 {

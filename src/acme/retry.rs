@@ -8,8 +8,8 @@ use crate::error::Failure;
 /// How often a request is sent again because the CA refuses its nonce (§6.5).
 const MAX_NONCE_RETRIES: u32 = 200;
 /// How many of these retries follow without a pause. The others wait for [`NONCE_PAUSE`].
-const IMMEDIATE_NONCE_RETRIES: u32 = 5;
-const NONCE_PAUSE: Duration = Duration::from_millis(100);
+const IMMEDIATE_NONCE_RETRIES: u32 = 2;
+const NONCE_PAUSE: Duration = Duration::from_millis(250);
 /// The pause after any other error. It doubles with each such error, up to [`MAX_BACKOFF`]. It is shortened at random
 /// by up to half, and the CA can ask for more.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -292,7 +292,7 @@ mod tests {
     fn two_hundred_more_nonces_are_tried() {
         let mut retries = Retries::new(Effect::Once);
         for count in 1..=MAX_NONCE_RETRIES {
-            let pause = if count <= 5 {
+            let pause = if count <= IMMEDIATE_NONCE_RETRIES {
                 Duration::ZERO
             } else {
                 NONCE_PAUSE

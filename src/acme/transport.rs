@@ -187,10 +187,11 @@ fn request_error(error: ureq::Error) -> RequestError {
             (ErrorKind::Permanent, Failure::new(error.to_string()))
         }
         ureq::Error::Io(cause) => {
-            let kind = if is_end_of_connection(&cause) {
-                ErrorKind::ConnectionLost
-            } else {
-                ErrorKind::OutcomeUnknown
+            let kind = match cause.raw_os_error() {
+                // This process or the machine may open no more files.
+                Some(libc::EMFILE | libc::ENFILE) => ErrorKind::Permanent,
+                _ if is_end_of_connection(&cause) => ErrorKind::ConnectionLost,
+                _ => ErrorKind::OutcomeUnknown,
             };
             (
                 kind,

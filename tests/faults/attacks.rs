@@ -66,7 +66,7 @@ fn output_link_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: the symlink theirs/out.crt is not followed, because another user (uid 54321) controls it; name the file to which it leads
+error: --output theirs/out.crt: theirs/out.crt is not followed, because another user (uid 54321) decides where it leads; name the place itself
 
 "#]]);
     private_is_as_before(&setup);
@@ -84,7 +84,7 @@ fn directory_link_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/tls/new.crt: the symlink theirs/tls is not followed, because another user (uid 54321) controls it; name the file to which it leads
+error: --output theirs/tls/new.crt: theirs/tls is not followed, because another user (uid 54321) decides where it leads; name the place itself
 
 "#]]);
     private_is_as_before(&setup);
@@ -103,10 +103,63 @@ fn link_in_a_directory_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: the symlink theirs/out.crt is not followed, because another user (uid 54321) controls it; name the file to which it leads
+error: --output theirs/out.crt: theirs/out.crt is not followed, because another user (uid 54321) decides where it leads; name the place itself
 
 "#]]);
     private_is_as_before(&setup);
+}
+
+#[test]
+fn acme_dir_link_of_another_user_is_not_followed() {
+    if is_skipped_without_root("a symlink that belongs to somebody else") {
+        return;
+    }
+    let setup = with_an_attacker();
+    attack(&setup, "ln -s ../private theirs/acme");
+    let run = setup.getcrt().args(&["--acme-dir", "theirs/acme"]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --acme-dir theirs/acme: theirs/acme is not followed, because another user (uid 54321) decides where it leads; name the place itself
+
+"#]]);
+    private_is_as_before(&setup);
+}
+
+/// The attacker can move the directory at any moment, and `..` is then somewhere else.
+#[test]
+fn way_up_from_a_directory_of_another_user_is_not_followed() {
+    if is_skipped_without_root("a directory that belongs to somebody else") {
+        return;
+    }
+    let setup = with_an_attacker();
+    let run = setup.getcrt().args(&["--output", "theirs/../out.crt"]);
+    setup.run_fails(run, str![[r#"
+Parsing account key...
+Parsing CSR...
+Found domains: a.test
+error: --output theirs/../out.crt: theirs/.. is not followed, because another user (uid 54321) decides where it leads; name the place itself
+
+"#]]);
+}
+
+/// The attacker puts another file in the place of the temporary one while the CA works.
+#[test]
+fn file_put_in_place_of_the_temporary_one_is_noticed() {
+    let folder: Arc<OnceLock<PathBuf>> = Arc::default();
+    let known = Arc::clone(&folder);
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("certificate", move |_, _| {
+            let temporary = known.get().unwrap().join(".out.crt.getcrt");
+            fs::remove_file(&temporary).unwrap();
+            fs::write(&temporary, "junk").unwrap();
+        })
+    });
+    folder.set(setup.directory().to_owned()).unwrap();
+    let outcome = setup.getcrt().args(&["--output", "out.crt"]).outcome();
+    outcome.failed_to_deliver("somebody has put another file in its place");
+    outcome.says("\n-----END CERTIFICATE-----\n");
 }
 
 /// Links that the user who runs getcrt has made.

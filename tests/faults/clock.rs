@@ -28,7 +28,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
-error: cannot use the directory: this machine's clock says [TIME], and the CA's [TIME]
+error: cannot use the directory: this machine's clock is wrong: it says [TIME], and the CA's says [TIME]
 hint: set this machine's clock, for example with `timedatectl set-ntp true`
 
 "#]]);
@@ -41,7 +41,7 @@ fn clock_that_is_hours_off_is_a_warning() {
     for difference in ["-2 hours", "+23 hours"] {
         with_a_clock_of(difference)
             .issues()
-            .says("; is this machine's clock right?\nDirectory found!");
+            .says("\nwarning: this machine's clock may be wrong: it says ");
     }
 }
 
@@ -83,13 +83,21 @@ fn renewal_with_a_wrong_clock_keeps_the_certificate() {
     let renew = || setup.getcrt().args(&["--renew", "-o", "cert.pem"]);
     renew().outcome().exits(0);
     let outcome = renew().outcome();
-    outcome.exits(3).stderr_is(str![[r#"
+    outcome
+        .failed("this machine's clock is wrong: ")
+        .stderr_is(str![[r#"
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-The lifetime decides: this machine's clock says [TIME], and the CA's [TIME]
-Not due before [TIME], by its lifetime; nothing was done
+cert.pem is unchanged, and valid for [..] days and [..] hours more
+error: this machine's clock is wrong: it says [TIME], and the CA's says [TIME]
+hint: set this machine's clock, for example with `timedatectl set-ntp true`
 
 "#]]);
+    setup
+        .getcrt()
+        .args(&["--is-due", "-o", "cert.pem"])
+        .outcome()
+        .exits(1);
     assert_eq!(setup.ca.count("newOrder"), 1);
 }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{chown, symlink};
 use std::sync::{Arc, OnceLock};
 
+use crate::support::files::give_away;
 use crate::support::prelude::*;
 use crate::support::{is_root, is_skipped_without_mounts, is_skipped_without_root, pebble};
 
@@ -148,17 +149,43 @@ Certificate signed!
     setup.nothing_is_left(&outcome);
 }
 
-/// Makes a directory and everything in it somebody else's.
-fn give_away(directory: &Path, user: u32) {
-    for name in listing(directory) {
-        let path = directory.join(name);
-        if path.is_dir() {
-            give_away(&path, user);
-        } else {
-            chown(&path, Some(user), Some(user)).unwrap();
-        }
-    }
-    chown(directory, Some(user), Some(user)).unwrap();
+/// `ulimit -f` and systemd's LimitFSIZE. The kernel's signal would end the run with the certificate.
+#[test]
+fn limit_of_file_sizes_loses_no_certificate() {
+    let setup = Setup::with_fake_ca(|ca| ca);
+    let limited = ["-c", "ulimit -f 0; exec \"$0\" \"$@\""];
+    let stdout = fs::File::create(setup.path("stdout")).unwrap();
+    let run = setup
+        .getcrt_by("bash", &limited)
+        .arg("--disable-check")
+        .stdout(stdout);
+    let outcome = run.outcome();
+    outcome.failed("File too large");
+    setup.no_file_is_left(&outcome);
+
+    let outcome = setup
+        .getcrt_by("bash", &limited)
+        .args(&["-o", "out.crt"])
+        .outcome();
+    outcome.failed("no room for a certificate: File too large");
+    setup.no_file_is_left(&outcome);
+}
+
+/// Somebody writes a file to -o after the run has begun.
+#[test]
+fn output_that_has_changed_meanwhile_is_kept() {
+    let folder: Arc<OnceLock<PathBuf>> = Arc::default();
+    let known = Arc::clone(&folder);
+    let setup = Setup::with_fake_ca(|ca| {
+        ca.tamper("certificate", move |_, _| {
+            fs::write(known.get().unwrap().join("out.crt"), "my notes").unwrap();
+        })
+    });
+    folder.set(setup.directory().to_owned()).unwrap();
+    let outcome = setup.getcrt().args(&["-o", "out.crt"]).outcome();
+    outcome.failed_to_deliver("this file does not begin with a certificate");
+    outcome.says("\n-----END CERTIFICATE-----\n");
+    assert_eq!(text(&setup.path("out.crt")), "my notes");
 }
 
 /// Two cron jobs for one certificate.
@@ -644,7 +671,7 @@ fn closed_stderr_is_no_reason_to_stop() {
 }
 
 #[test]
-fn chain_that_cannot_be_renamed_is_kept() {
+fn output_that_has_become_a_directory_loses_no_certificate() {
     let setup = Setup::with_slow_validation("5");
     let output = setup.path("out.crt");
     let run = setup.getcrt().args(&["-o", output.to_str().unwrap()]);
@@ -675,10 +702,9 @@ Signing certificate...
 -----BEGIN CERTIFICATE-----
 ...
 -----END CERTIFICATE-----
-error: the certificate was issued, but cannot be written: it is in [DIRECTORY]/.out.crt.getcrt, which cannot be renamed to --output [DIRECTORY]/out.crt: Is a directory (os error 21)
+error: the certificate was issued, but cannot be written: --output [DIRECTORY]/out.crt: this is a directory; name a file in it
 hint: the certificate is printed above: save it where it belongs
 
 "#]]);
-    let kept = text(&setup.path(".out.crt.getcrt"));
-    setup.verify_pem(&kept, &pebble::NAMES);
+    setup.no_file_is_left(&outcome);
 }

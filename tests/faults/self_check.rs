@@ -739,3 +739,14 @@ hint: make /.well-known/acme-challenge/ lead to the directory of --acme-dir
         );
     }
 }
+
+#[test]
+fn password_in_a_location_is_not_shown() {
+    let setup = redirecting("302 Found", |_| {
+        Some("http://user:pw0rd@localhost:1/x".to_owned())
+    });
+    for option in ["--dry-run", "-v", "-vv"] {
+        let outcome = setup.getcrt().arg(option).outcome();
+        outcome.says("localhost:1/x").says_not("pw0rd");
+    }
+}

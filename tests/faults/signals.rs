@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use crate::support::files::give_away;
 use crate::support::prelude::*;
-use crate::support::{is_root, is_skipped_without_mounts, kill, pebble};
+use crate::support::{is_root, is_skipped_without_mounts, is_skipped_without_root, kill, pebble};
 
 #[test]
 fn sigint_removes_all_files() {
@@ -107,4 +108,25 @@ fn full_stderr_does_not_keep_a_signal_from_ending_the_run() {
     drop(reader);
     outcome.dies_of(2);
     setup.nothing_is_left(&outcome);
+}
+
+/// Where no thread can be started, nobody can clean up. The signal ends the run all the same.
+#[test]
+fn signal_ends_a_run_that_cannot_watch_for_it() {
+    if is_skipped_without_root("a user who may start no thread") {
+        return;
+    }
+    let setup = Setup::with_slow_validation("30");
+    let user = ["--reuid=54321", "--regid=54321", "--clear-groups"];
+    give_away(setup.directory(), 54321);
+    let copy = setup.path("getcrt");
+    fs::copy(GETCRT, &copy).unwrap();
+    set_mode(&copy, 0o755);
+    let run = Run::of("setpriv")
+        .args(&user)
+        .args(&["prlimit", "--nproc=1"]);
+    let run = setup.with_options(run.arg(copy));
+    let run = setup.start_and_await_challenge_files(run);
+    run.signal("TERM");
+    run.outcome().dies_of(15);
 }

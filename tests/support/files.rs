@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -241,4 +241,17 @@ pub fn sources() -> Vec<PathBuf> {
 /// Reads a file as text.
 pub fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+/// Makes a directory and everything in it somebody else's.
+pub fn give_away(directory: &Path, user: u32) {
+    for name in listing(directory) {
+        let path = directory.join(name);
+        if path.is_dir() {
+            give_away(&path, user);
+        } else {
+            chown(&path, Some(user), Some(user)).unwrap();
+        }
+    }
+    chown(directory, Some(user), Some(user)).unwrap();
 }

@@ -17,160 +17,166 @@ const MAX_TIMEOUT: u64 = 1_000_000;
 
 // The headings of the help. All its lines fit 80 columns as they stand: without its `wrap_help` feature
 // clap does not break them.
-const NEEDED: &str = "Needed";
+const REQUIRED: &str = "Required";
 const OUTPUT: &str = "Output";
-const THE_CA: &str = "The CA";
+const CA: &str = "CA";
 const RENEWAL: &str = "Renewal";
-const CHECKING: &str = "Checking";
-const TALKING: &str = "Talking";
+const CHECKS: &str = "Checks";
+const MESSAGES: &str = "Messages";
 
 /// Fetch a TLS certificate from an ACME (RFC 8555) CA by http-01
 ///
-/// getcrt registers your account key, proves control of every name in the CSR by
-/// files that your web server serves from the acme-dir, and prints the certificate
-/// chain. It needs neither root nor the certificate's key.
+/// getcrt registers your account key with the CA, proves that you control every
+/// name in the CSR by files that your web server serves, and prints the
+/// certificate chain. It needs neither root nor the certificate's private key.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, infer_long_args = true, args_override_self = true, after_help = AFTER_HELP)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Options {
     /// Private key of your account at the CA (PEM)
     ///
-    /// RSA, P-256, P-384, P-521 or Ed25519; Let's Encrypt takes the first
-    /// three. One key may serve all your certificates, and is none of theirs.
-    #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
+    /// RSA, P-256, P-384, P-521 or Ed25519. (Let's Encrypt accepts the first
+    /// three.) One account key can serve many certificates, but must not be
+    /// the key of any of them.
+    #[arg(long, value_name = "FILE", help_heading = REQUIRED, verbatim_doc_comment)]
     pub account_key: PathBuf,
 
-    /// Certificate signing request, with all names
+    /// Certificate signing request with all names
     ///
-    /// PEM or DER, made with a key of its own. Let's Encrypt takes 100 names
-    /// in one certificate (25 with the profiles tlsserver and shortlived).
-    #[arg(long, value_name = "FILE", help_heading = NEEDED, verbatim_doc_comment)]
+    /// PEM or DER. Its key is the certificate's key. Let's Encrypt accepts up
+    /// to 100 names (25 with the profiles tlsserver and shortlived).
+    #[arg(long, value_name = "FILE", help_heading = REQUIRED, verbatim_doc_comment)]
     pub csr: PathBuf,
 
     /// Directory served as /.well-known/acme-challenge/
     ///
-    /// Your web server must serve it so on port 80 for each name. Challenge
-    /// files are written there, and removed on every way out.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = NEEDED, verbatim_doc_comment)]
+    /// Your web server must serve it on port 80 for every name. getcrt writes
+    /// the challenge files there, and removes them when it ends.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = REQUIRED, verbatim_doc_comment)]
     pub acme_dir: PathBuf,
 
     /// Write the chain to FILE instead of stdout
     ///
-    /// What is there is replaced as a whole, and only by a complete chain
-    /// that fits the CSR.
+    /// FILE is replaced only by a complete chain that matches the CSR, and
+    /// only if it is empty or begins with a certificate.
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, verbatim_doc_comment)]
     pub output: Option<PathBuf>,
 
-    /// Of the CA's chains, the one from issuer NAME
+    /// Prefer the chain that was issued by NAME
     ///
-    /// The one whose topmost certificate was issued by NAME or, if there is
-    /// none, whose topmost certificate is NAME. If there is neither, it is
-    /// the CA's own choice, with a warning that lists what the CA offers.
+    /// Picks the chain whose topmost certificate was issued by NAME, or else
+    /// one whose topmost certificate is NAME. If the CA offers neither, its
+    /// default chain is used, and a warning lists what it offers.
     #[arg(long, value_name = "NAME", help_heading = OUTPUT, verbatim_doc_comment)]
     pub preferred_chain: Option<String>,
 
     /// URL of the CA's directory [default: Let's Encrypt]
-    #[arg(long, value_name = "URL", help_heading = THE_CA)]
+    #[arg(long, value_name = "URL", help_heading = CA)]
     pub directory_url: Option<String>,
 
     /// Use Let's Encrypt's staging directory
     ///
-    /// Its limits are generous and its certificates are not trusted: to try
-    /// things out. A valid certificate at -o that is not from there is kept.
-    #[arg(long, conflicts_with = "directory_url", help_heading = THE_CA, verbatim_doc_comment)]
+    /// For trying things out: its rate limits are generous, and its
+    /// certificates are not trusted. It does not replace a valid certificate
+    /// of another CA at -o.
+    #[arg(long, conflicts_with = "directory_url", help_heading = CA, verbatim_doc_comment)]
     pub staging: bool,
 
-    /// Deprecated: --directory-url without /directory
-    #[arg(long, value_name = "URL", help_heading = THE_CA)]
+    /// Deprecated; --directory-url without /directory
+    #[arg(long, value_name = "URL", help_heading = CA)]
     ca: Option<String>,
 
-    /// More roots to trust, for a private CA (PEM)
+    /// More root certificates to trust (PEM)
     ///
-    /// They are trusted for the CA's https, beside the system's roots.
-    #[arg(long, value_name = "FILE", help_heading = THE_CA, verbatim_doc_comment)]
+    /// For the https of a private CA. The system's roots are trusted, too.
+    #[arg(long, value_name = "FILE", help_heading = CA, verbatim_doc_comment)]
     pub ca_bundle: Option<PathBuf>,
 
     /// Contacts for the account, e.g. you@example.org
     ///
-    /// They replace those that the CA has; without a value they are removed.
-    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = parse_contact, help_heading = THE_CA, verbatim_doc_comment)]
+    /// They replace the contacts that the CA has. Without a value, they are
+    /// removed.
+    #[arg(long, value_name = "C", num_args = 0.., overrides_with = "contact", value_parser = parse_contact, help_heading = CA, verbatim_doc_comment)]
     pub contact: Option<Vec<String>>,
 
     /// Key identifier for external account binding
     ///
-    /// It binds the account to one that you have at the CA elsewhere.
-    #[arg(long, value_name = "ID", requires = "eab_hmac_key", help_heading = THE_CA, verbatim_doc_comment)]
+    /// Binds the new account to an account that you already have at the CA.
+    #[arg(long, value_name = "ID", requires = "eab_hmac_key", help_heading = CA, verbatim_doc_comment)]
     pub eab_kid: Option<String>,
 
-    /// File with the HMAC key that goes with --eab-kid
+    /// File with the HMAC key for --eab-kid
     ///
     /// In base64url, as the CA gives it. It is read only when the account is
-    /// made.
-    #[arg(long, value_name = "FILE", requires = "eab_kid", help_heading = THE_CA, verbatim_doc_comment)]
+    /// registered.
+    #[arg(long, value_name = "FILE", requires = "eab_kid", help_heading = CA, verbatim_doc_comment)]
     pub eab_hmac_key: Option<PathBuf>,
 
-    /// Profile of the certificate, as the CA names it
+    /// Certificate profile, as the CA names it
     ///
-    /// Let's Encrypt has `shortlived`, for IP addresses too.
-    #[arg(long, value_name = "NAME", help_heading = THE_CA, verbatim_doc_comment)]
+    /// For example Let's Encrypt's `shortlived`, which IP addresses need.
+    #[arg(long, value_name = "NAME", help_heading = CA, verbatim_doc_comment)]
     pub profile: Option<String>,
 
-    /// Give up after SECONDS in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = parse_timeout, help_heading = THE_CA)]
+    /// Give up after SECONDS in total
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = parse_timeout, help_heading = CA)]
     pub timeout: u64,
 
     /// Do nothing unless the certificate at -o is due
     ///
-    /// Due is what is missing, expired or not for the CSR; else the CA is
-    /// asked, and without its word the last third of the lifetime counts, or
-    /// the last half where that is under ten days.
+    /// A certificate is due if it is missing or expired, if it is for another
+    /// key than the CSR's, or if it lacks one of its names. Otherwise the CA
+    /// is asked when to renew. If it does not say, the certificate is due
+    /// when a third of its lifetime is left, or half if it lasts less than
+    /// ten days.
     #[arg(long, requires = "output", help_heading = RENEWAL, verbatim_doc_comment)]
     pub renew: bool,
 
     /// Only tell whether the certificate at -o is due
     ///
-    /// Exit status 0 if it is, 3 if it is not. For scripts that make a new
-    /// key before a renewal, and for monitoring. Nothing is ordered, and no
-    /// file is written.
+    /// Exit status 0 if it is due, 3 if it is not. For scripts that make a
+    /// new key before each renewal, and for monitoring. Nothing is ordered,
+    /// and no file is written.
     #[arg(long, requires = "output", conflicts_with_all = ["renew", "dry_run"], help_heading = RENEWAL, verbatim_doc_comment)]
     pub is_due: bool,
 
-    /// Everything but the request for the certificate
+    /// Do everything except request the certificate
     ///
-    /// Nothing is issued, and a file at -o is not touched.
-    #[arg(long, help_heading = CHECKING, verbatim_doc_comment)]
+    /// All names are proven, but nothing is issued, and the file at -o is not
+    /// touched.
+    #[arg(long, help_heading = CHECKS, verbatim_doc_comment)]
     pub dry_run: bool,
 
     /// Do not fetch the challenge files before the CA does
     ///
-    /// For a machine that cannot reach its own names as the CA does.
-    #[arg(long, help_heading = CHECKING, verbatim_doc_comment)]
+    /// For a machine that cannot reach its own names from where it is.
+    #[arg(long, help_heading = CHECKS, verbatim_doc_comment)]
     pub disable_check: bool,
 
-    /// Port at which getcrt fetches them
+    /// Port of the web server for this check
     ///
-    /// The CA itself always comes to port 80.
-    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = parse_port, help_heading = CHECKING, verbatim_doc_comment)]
+    /// The CA itself always uses port 80.
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = parse_port, help_heading = CHECKS, verbatim_doc_comment)]
     pub check_port: u16,
 
     /// Print errors only
-    #[arg(long, conflicts_with = "verbose", help_heading = TALKING)]
+    #[arg(long, conflicts_with = "verbose", help_heading = MESSAGES)]
     pub quiet: bool,
 
-    /// Show each exchange with the CA; -vv: headers too
+    /// Show every exchange with the CA; -vv adds headers
     ///
-    /// -v shows each request to the CA and its reply; -vv shows headers,
-    /// nonces and protected headers too.
-    #[arg(short, long, action = ArgAction::Count, help_heading = TALKING, verbatim_doc_comment)]
+    /// -v shows each request and reply. -vv adds all headers, nonces and
+    /// protected headers.
+    #[arg(short, long, action = ArgAction::Count, help_heading = MESSAGES, verbatim_doc_comment)]
     pub verbose: u8,
 
     // clap acts on these two itself. They are declared here for their place in the help.
     /// Print help, in short (-h) or in full (--help)
-    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = TALKING)]
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = MESSAGES)]
     _help: Option<bool>,
 
     /// Print version
-    #[arg(short = 'V', long = "version", action = ArgAction::Version, help_heading = TALKING)]
+    #[arg(short = 'V', long = "version", action = ArgAction::Version, help_heading = MESSAGES)]
     _version: Option<bool>,
 }
 
@@ -184,10 +190,10 @@ In a crontab, all in one line:
     --csr domain.csr --acme-dir /var/www/acme-challenge/ -o signed.crt
 
 Exit status:
-  0  a certificate was issued, or the dry run passed, or --is-due says yes
-  1  it was not; stdout is empty, and a file at -o is as before
-  2  the command line is wrong
-  3  --renew or --is-due found the certificate not due";
+  0  a certificate was issued, the dry run passed, or --is-due: it is due
+  1  failure; the file at -o is unchanged
+  2  wrong usage
+  3  --renew or --is-due: the certificate is not due";
 
 impl Options {
     /// Reads the command line of this process. If it asks for help or the version, or is wrong, this prints the

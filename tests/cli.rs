@@ -66,9 +66,7 @@ fn short_and_long_help_list_the_same_options() {
     let [short, long] = short_and_long_help();
     let groups = grouped(&long.stdout);
     let headings: Vec<&str> = groups.iter().map(|(heading, _)| heading.as_str()).collect();
-    let wanted = [
-        "Needed", "Output", "The CA", "Renewal", "Checking", "Talking",
-    ];
+    let wanted = ["Required", "Output", "CA", "Renewal", "Checks", "Messages"];
     assert_eq!(headings, wanted, "{long}");
     assert_eq!(grouped(&short.stdout), groups);
     // Each option is listed once.

@@ -87,7 +87,7 @@ impl Chain {
             block_count += 1;
         }
         ensure!(block_count > 0, "there is no certificate in the chain");
-        // Where a block has no end, OpenSSL stops without an error.
+        // Some versions of OpenSSL stop without an error where a block has no end.
         let certificates = X509::stack_from_pem(pem).unwrap_or_default();
         ensure!(
             certificates.len() == block_count,
@@ -97,7 +97,7 @@ impl Chain {
     }
 
     /// Returns the certificates in a file that need not hold a chain. `None` if there are none, or one is
-    /// damaged or encrypted. (OpenSSL stops at one that is cut off, and this does not notice.)
+    /// damaged or encrypted. (A block whose first line is cut off is not noticed.)
     pub fn from_file(pem: &[u8]) -> Option<Chain> {
         files::check_not_encrypted(pem).ok()?;
         let certificates = X509::stack_from_pem(pem).ok()?;
@@ -284,7 +284,7 @@ impl Chain {
         self.not_after().is_ok_and(|end| end <= time::now())
     }
 
-    /// Whether Let's Encrypt's staging issued the certificate. It says so in the names of its issuers.
+    /// Whether Let's Encrypt's staging issued the certificate. It says so in the name of the issuer.
     pub fn is_staging(&self) -> bool {
         let mut entries = self.leaf().issuer_name().entries();
         entries.any(|entry| {

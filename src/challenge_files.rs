@@ -30,7 +30,7 @@ impl AcmeDir {
         let shown = || format!("--acme-dir {}", path.display());
         let directory = Arc::new(directory::open(path).with_context(shown)?);
         try_out(&directory)
-            .context("cannot create a file in it")
+            .with_context(|| format!("cannot create {}", directory.shown(TRIAL_NAME).display()))
             .with_context(shown)?;
         Ok(AcmeDir(directory))
     }
@@ -54,7 +54,7 @@ fn try_out(directory: &Arc<Directory>) -> Result<()> {
     let name = OsStr::new(TRIAL_NAME);
     match TemporaryFile::create_public(directory, name, "") {
         Ok(_) => Ok(()),
-        // Another run does the same at this moment, or was killed. Removing its file shows as much.
+        // Another run does the same at this moment, or was killed. If its file can be removed, ours could have been created.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             remove_leftover(directory, name, "")
         }
@@ -63,7 +63,7 @@ fn try_out(directory: &Arc<Directory>) -> Result<()> {
 }
 
 /// Creates the file. If there is a leftover of a run that was killed, it is replaced. (It may belong to another run of
-/// the same account that is still under way. That run does not remove our file, but it has none once ours is removed.)
+/// the same account that is still under way. If that run still goes on, it loses its file when we remove ours; it never removes ours.)
 fn create_or_replace(
     directory: &Arc<Directory>,
     name: &OsStr,

@@ -62,11 +62,12 @@ impl Csr {
             .public_key()
             .ok()
             .context("the CSR's key is of an unknown kind")?;
+        // First, because OpenSSL may be set up not to verify such a signature.
+        check_signature_algorithm(&request)?;
         if !request.verify(&key).unwrap_or(false) {
-            bail!("the CSR's signature does not verify, so the file is damaged");
+            bail!("the CSR's signature does not verify; make the CSR again");
         }
         check_key(&key)?;
-        check_signature_algorithm(&request)?;
         let identifiers = requested_names(&request)?;
         Ok(Csr {
             request,
@@ -212,7 +213,7 @@ fn subject_alternative_names(request: &X509ReqRef) -> Result<Vec<Identifier>> {
     let mut identifiers = Vec::new();
     for name in general_names(&san_extensions)? {
         let identifier = from_general_name(&name)
-            .context("the CSR asks for a name that is neither DNS name nor IP")?;
+            .context("the CSR asks for something else than DNS names and IP addresses (an e-mail address, for example), which http-01 cannot prove")?;
         match identifier {
             Identifier::Dns(text) => identifiers.push(checked_dns_name(&text)?),
             address => identifiers.push(address),

@@ -27,7 +27,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory at `place`, which messages call `shown`.
+    /// Opens the directory at `place`, which messages call `shown`, with more flags of open(2).
     fn open_with(place: &Path, shown: PathBuf, more_flags: i32) -> io::Result<Directory> {
         let handle = OpenOptions::new()
             .read(true)
@@ -68,6 +68,12 @@ impl Directory {
             .open(self.place_of(name))
     }
 
+    /// Whether an open file in this directory is a mount of its own, as a single file in a container may be. It cannot
+    /// be replaced.
+    pub fn is_mount_point(&self, file: &File) -> bool {
+        mount_id(file) != mount_id(&self.handle)
+    }
+
     /// Waits until changes of this directory, such as a rename, are on the disk.
     ///
     /// # Errors
@@ -75,6 +81,13 @@ impl Directory {
     pub fn sync(&self) -> io::Result<()> {
         File::open(self.place_of("."))?.sync_all()
     }
+}
+
+/// Returns the number of the mount that an open file is on. `None` without /proc.
+fn mount_id(file: &impl AsRawFd) -> Option<String> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    Some(line.trim().to_owned())
 }
 
 fn is_same_file(path: &Path, file: &File) -> bool {
@@ -115,8 +128,9 @@ enum LastStep {
 }
 
 /// Walks along the path as the operating system would, and opens each directory on the way. A symlink is followed only if
-/// it and its directory belong to root or to the user who runs getcrt, and so is `..` if the directory does. Otherwise
-/// other users could make root write to any place.
+/// it and its directory belong to root or to the user who runs getcrt. `..` is followed only if the directory that it
+/// leaves belongs to one of them. Otherwise the owners could make root write to any place. (Who else may write in a
+/// directory, by its mode, is not looked at.)
 ///
 /// # Errors
 /// A directory is missing. Or there is a step that is not followed, or there are more than [`MAX_LINKS`] symlinks.
@@ -178,7 +192,7 @@ fn check_owners(shown: &Path, deciding: &[&Metadata]) -> Result<()> {
         if uid != 0 && Some(uid) != our_uid {
             let shown = shown.display();
             bail!(
-                "{shown} is not followed, because another user (uid {uid}) decides where it leads; name the place itself"
+                "another user (uid {uid}) could change where {shown} leads; give the path without it"
             );
         }
     }

@@ -12,7 +12,7 @@ use crate::acme::Purpose;
 use crate::acme::client::Client;
 use crate::acme::resources::AcmeUrl;
 use crate::acme::response::Response;
-use crate::chain::{self, Chain, Defect};
+use crate::chain::{self, Chain};
 use crate::csr::Csr;
 use crate::panics;
 use crate::text::excerpt;
@@ -37,9 +37,9 @@ pub fn download_chain(
     let patient = client.with_grace(DOWNLOAD_GRACE);
     let response = patient.post_as_get(Purpose::Certificate, url)?;
     let default_chain = Chain::from_ca(&response.body)?;
-    if let Some(Defect::AnotherKey) = default_chain.defect(csr) {
-        // So are the alternates: they are for the same certificate.
-        return Err(Defect::AnotherKey.into());
+    if let Some(defect) = default_chain.defect(csr) {
+        // The alternates have it, too: they are chains for the same certificate.
+        return Err(defect.into());
     }
     let chosen = match preferred {
         Some(name) if default_chain.top_issuer() != name => {

@@ -70,7 +70,7 @@ struct OldFile {
 }
 
 impl Output {
-    /// Prepares the destination. For a file, this creates the temporary file and reserves disk space. If another run
+    /// Prepares the destination. For a file, this creates the temporary file and writes 64 KiB to notice a full disk. If another run
     /// is writing the same file, this waits until it has ended.
     ///
     /// # Errors
@@ -191,18 +191,19 @@ impl Replacement {
 
     /// Writes the chain into the temporary file and renames that.
     fn commit(self, pem: &str) -> Result<()> {
-        self.keep_owner_and_mode();
         write_and_sync(&self.file, pem.as_bytes()).context(self.shown.clone())?;
 
-        // Somebody may have written to it since the run began.
+        // Somebody may have written to it since the run began. So look again whether anything would be lost.
         OldFile::read(&self.directory, &self.name).context(self.shown.clone())?;
+        // If this process dies after this, the next run does not take the temporary file for its own.
+        self.keep_owner_and_mode();
         // If this fails, the chain stays where it is.
         let temporary_path = self.guard.shown();
         signals::certificate_is_being_written();
         self.guard.rename(&self.name).with_context(|| {
             let left_in = temporary_path.display();
             format!(
-                "it is in {left_in}, which cannot be renamed to {}",
+                "{}: cannot rename {left_in}, where the chain is",
                 self.shown
             )
         })?;
@@ -264,6 +265,10 @@ impl OldFile {
         };
         let metadata = file.metadata()?;
         check_is_regular(&metadata)?;
+        ensure!(
+            !directory.is_mount_point(&file),
+            "this file is a mount point, so it cannot be replaced; mount its directory instead"
+        );
         let content = files::read_bounded(file)?;
         check_may_be_lost(&content)?;
         let chain = Chain::from_file(&content);
@@ -326,7 +331,7 @@ fn check_may_be_lost(content: &[u8]) -> Result<()> {
     let mut has_certificate = false;
     for label in files::pem_labels(&text) {
         if label != "CERTIFICATE" {
-            bail!("there is a {label} in this file, which would be lost; name another file");
+            bail!("this file holds a PEM block `{label}`, which would be lost; name another file");
         }
         has_certificate = true;
     }
@@ -334,7 +339,7 @@ fn check_may_be_lost(content: &[u8]) -> Result<()> {
     let is_known = BEGINNINGS.iter().any(|known| beginning.starts_with(known));
     ensure!(
         has_certificate && is_known,
-        "this file does not begin with a certificate, and what is there would be lost; name another file"
+        "getcrt replaces only files that begin with a certificate, and this one does not; name another file"
     );
     Ok(())
 }

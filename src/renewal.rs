@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::acme::Purpose;
 use crate::acme::client::{Client, WrongClock};
-use crate::chain::{Chain, Defect};
+use crate::chain::Chain;
 use crate::csr::Csr;
 use crate::options::Options;
 use crate::output;
@@ -44,7 +44,7 @@ pub enum Renewal {
 /// is otherwise healthy. If the CA cannot be asked, the lifetime decides.
 ///
 /// # Errors
-/// The clock of this machine is wrong, so that nobody can tell.
+/// The clock of this machine is wrong, so nobody can tell.
 pub fn decide(
     client: &Client,
     options: &Options,
@@ -57,6 +57,12 @@ pub fn decide(
             old_id: None,
         });
     };
+    if chain.is_staging() && !options.is_staging() {
+        return Ok(Renewal::Due {
+            reason: "the certificate is from Let's Encrypt's staging".to_owned(),
+            old_id: None,
+        });
+    }
     let certificate_id = chain.certificate_id();
     if let Some(defect) = chain.defect(csr) {
         return Ok(Renewal::Due {
@@ -64,18 +70,7 @@ pub fn decide(
             old_id: certificate_id,
         });
     }
-    let Ok(lifetime) = Lifetime::of(chain) else {
-        return Ok(Renewal::Due {
-            reason: Defect::MalformedTime.to_string(),
-            old_id: certificate_id,
-        });
-    };
-    if chain.is_staging() && !options.is_staging() {
-        return Ok(Renewal::Due {
-            reason: "the certificate is from Let's Encrypt's staging".to_owned(),
-            old_id: None,
-        });
-    }
+    let lifetime = Lifetime::of(chain)?;
     let extra = chain.extra_names(csr);
     if !extra.is_empty() {
         let names = first_few(&extra);
@@ -83,10 +78,13 @@ pub fn decide(
     }
 
     let (due_at, rule) = match suggested_window(client, certificate_id.as_deref()) {
-        Ok(window) => (lifetime.moment_in(&window), "as the CA suggests"),
+        Ok(window) if window.moment() > lifetime.last_moment() => {
+            (lifetime.last_moment(), "by the last tenth of its lifetime")
+        }
+        Ok(window) => (window.moment(), "as the CA suggests"),
         Err(error) if error.is::<WrongClock>() => return Err(error),
         Err(error) => {
-            info!("The lifetime decides: {error:#}");
+            info!("No usable suggestion from the CA, so the lifetime decides: {error:#}");
             (lifetime.moment_by_default(), "by its lifetime")
         }
     };
@@ -212,11 +210,9 @@ impl Lifetime {
         self.end - self.start
     }
 
-    /// Returns when to renew if the CA suggests `window`. A window may reach beyond the end of the certificate, which
-    /// is no reason to wait that long.
-    fn moment_in(&self, window: &Window) -> i64 {
-        let last_moment = self.end - self.length() / LAST_RESORT_DIVISOR;
-        window.moment().min(last_moment)
+    /// Returns when to renew, whatever the CA suggests. Its window may reach beyond the end of the certificate.
+    fn last_moment(&self) -> i64 {
+        self.end - self.length() / LAST_RESORT_DIVISOR
     }
 
     /// Returns when to renew if the CA suggests nothing.
@@ -265,7 +261,7 @@ mod tests {
             now += interval;
             let current = &certificates[certificates.len() - 1];
             let due_at = match place {
-                Some(place) => current.moment_in(&window_of_boulder(current, place)),
+                Some(place) => window_of_boulder(current, place).moment(),
                 None => current.moment_by_default(),
             };
             if due_at <= now {
@@ -276,7 +272,7 @@ mod tests {
     }
 
     /// Of each lifetime: the orders of a year at most, and the part that is left at every renewal at least, with runs
-    /// twice a day and daily.
+    /// daily, twice and four times a day.
     #[test]
     fn a_year_of_renewals() {
         for (length, most_orders, least_left) in [
@@ -284,9 +280,9 @@ mod tests {
             (64 * DAY, 9, 0.31),
             (47 * DAY, 12, 0.29),
             (45 * DAY, 13, 0.31),
-            (160 * HOUR, 105, 0.39),
+            (160 * HOUR, 113, 0.39),
         ] {
-            for interval in [DAY, DAY / 2] {
+            for interval in [DAY, DAY / 2, DAY / 4] {
                 for place in [None, Some(0), Some(u32::MAX / 2), Some(u32::MAX)] {
                     let certificates = certificates_of_a_year(length, interval, place);
                     let shown = format!("{} hours, {interval} s, {place:?}", length / HOUR);
@@ -322,7 +318,7 @@ mod tests {
                 end: end * DAY,
                 place,
             };
-            lifetime.moment_in(&window) / DAY
+            window.moment().min(lifetime.last_moment()) / DAY
         };
         assert_eq!(moment(60, 70, 0), 60);
         assert_eq!(moment(60, 200, u32::MAX / 14), 70 - 1);

@@ -7,7 +7,7 @@
 //! fetch_and_compare     asks all addresses of the name
 //! └─ fetch_patiently    tries again while the web server may be starting
 //!    └─ fetch           follows redirects
-//!       └─ get_from     sends one request to one address
+//!       └─ get          chooses the address of another host, and sends one request
 //! ```
 
 use std::io::{self, Read};
@@ -466,6 +466,7 @@ fn judge(answer: Result<Response>, key_authorization: &str, route: &Route) -> Fi
                     "no web server listens there (connection refused)".to_owned()
                 }
                 Some(ureq::Error::Io(cause)) => cause.to_string(),
+                Some(ureq::Error::Timeout(_)) => "no answer in time".to_owned(),
                 Some(ureq::Error::Other(cause)) => cause.to_string(),
                 _ => error.to_string(),
             };

@@ -21,7 +21,7 @@ const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Whether an issued certificate may have been written.
 static MAY_BE_WRITTEN: AtomicBool = AtomicBool::new(false);
 
-/// From now on the message of a signal does not say that no certificate was written.
+/// Notes that a certificate may have been written, so that the message of a signal does not deny it.
 pub fn certificate_is_being_written() {
     MAY_BE_WRITTEN.store(true, Relaxed);
 }
@@ -33,7 +33,7 @@ pub fn certificate_is_being_written() {
 /// The operating system refuses a signal handler or a thread.
 pub fn watch() -> io::Result<()> {
     let (sender, receiver) = mpsc::channel();
-    // The thread comes first: signals that are handled and that nobody watches would do nothing at all.
+    // The thread comes first: with handlers and no thread, signals would be swallowed.
     thread::Builder::new().spawn(move || {
         let watched = SIGNALS.into_iter().filter(|signal| !is_ignored(*signal));
         match Signals::new(watched) {
@@ -48,7 +48,8 @@ pub fn watch() -> io::Result<()> {
             }
         }
     })?;
-    receiver.recv().unwrap_or(Ok(()))
+    let gone = |_| Err(io::Error::other("the thread has ended"));
+    receiver.recv().unwrap_or_else(gone)
 }
 
 /// From now on a write beyond the limit of a file's size (`ulimit -f`) is an error, and not the end of the process.
@@ -56,6 +57,7 @@ pub fn watch() -> io::Result<()> {
 /// # Errors
 /// The operating system refuses a signal handler.
 pub fn survive_file_size_limit() -> io::Result<()> {
+    // Nobody reads the flag. What counts is that there is a handler.
     flag::register(SIGXFSZ, Arc::default())?;
     Ok(())
 }
@@ -86,8 +88,8 @@ fn describe(signal: i32, removed: &Removed) -> String {
     message
 }
 
-/// Prints the message and the files that are left, but does not wait for ever until somebody reads them. (The thread
-/// that is stopped may hold the lock of stderr.)
+/// Prints the message and the files that are left, but does not wait for ever until somebody reads them. (Another
+/// thread may be blocked while it prints, and hold the lock of stderr.)
 fn print_in_time(message: String, left: &[String]) {
     let (sender, receiver) = mpsc::channel();
     let lines: Vec<String> = left

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -37,7 +37,8 @@ fn lock_entries() -> MutexGuard<'static, Vec<Arc<Entry>>> {
 }
 
 impl TemporaryFile {
-    /// Creates a file that holds `content` and that every user can read, whatever the umask.
+    /// Creates a file that holds `content` and that every user can read, whatever the umask. (If its mode cannot be
+    /// changed, that is a warning.)
     ///
     /// # Errors
     /// There is something of this name already (a symlink, too), or the file cannot be written.
@@ -62,7 +63,7 @@ impl TemporaryFile {
     }
 
     /// Creates a file that only this user can use, and locks it. If a run that was killed has left it, it is taken
-    /// over. Returns `None` if another process has locked it.
+    /// over. Returns `None` if another process has locked it, or has had it until a moment ago.
     ///
     /// # Errors
     /// The file cannot be created, or somebody else's file has this name.
@@ -72,22 +73,16 @@ impl TemporaryFile {
     ) -> Result<Option<(TemporaryFile, File)>> {
         let mut entries = lock_entries();
         let place = directory.place_of(name);
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&place);
-        let file = match opened {
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => bail!(FOREIGN_FILE),
-            other => other?,
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let file = match options.clone().create_new(true).open(&place) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+                open_leftover(&options, &place)?
+            }
+            created => created?,
         };
         let metadata = file.metadata()?;
-        if !is_ours(&metadata) {
-            bail!(FOREIGN_FILE);
-        }
         let unlocked = match file.try_lock() {
             Ok(()) => None,
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -163,6 +158,21 @@ fn register(
     });
     entries.push(Arc::clone(&entry));
     TemporaryFile(entry)
+}
+
+/// Opens a file that another run is using or has left.
+///
+/// # Errors
+/// It is somebody else's, or gone.
+fn open_leftover(options: &OpenOptions, place: &Path) -> Result<File> {
+    let file = match options.open(place) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => bail!(FOREIGN_FILE),
+        opened => opened?,
+    };
+    if !is_ours(&file.metadata()?) {
+        bail!(FOREIGN_FILE);
+    }
+    Ok(file)
 }
 
 /// Whether this is a regular file of this user with only one name. With a second name (a hard link), it could be another

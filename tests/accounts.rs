@@ -185,7 +185,7 @@ Parsing CSR...
 Found domains: a.test, b.test, c.test
 Getting directory...
 Directory found!
-error: --profile tlsserver: the CA does not offer it, but these
+error: --profile tlsserver: the CA does not offer this profile, but these
   --profile classic: 90 days
   --profile nameless: no description
   --profile shortlived: six\u{7} days

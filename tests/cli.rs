@@ -806,7 +806,7 @@ fn csr_with_a_wrong_signature_is_refused() {
     setup.fails(str![[r#"
 Parsing account key...
 Parsing CSR...
-error: --csr domain.csr: the CSR's signature does not verify, so the file is damaged
+error: --csr domain.csr: the CSR's signature does not verify; make the CSR again
 
 "#]]);
 }
@@ -910,7 +910,7 @@ error: --csr domain.csr: the CSR asks for `a..test`, which is not a DNS name; le
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: --csr domain.csr: the CSR asks for a name that is neither DNS name nor IP
+error: --csr domain.csr: the CSR asks for something else than DNS names and IP addresses (an e-mail address, for example), which http-01 cannot prove
 
 "#]],
     );
@@ -921,7 +921,7 @@ error: --csr domain.csr: the CSR asks for a name that is neither DNS name nor IP
         str![[r#"
 Parsing account key...
 Parsing CSR...
-error: --csr domain.csr: the CSR asks for a name that is neither DNS name nor IP
+error: --csr domain.csr: the CSR asks for something else than DNS names and IP addresses (an e-mail address, for example), which http-01 cannot prove
 
 "#]],
     );
@@ -984,7 +984,7 @@ error: --acme-dir acme: cannot open the directory acme: Not a directory (os erro
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir acme: cannot create a file in it: Permission denied (os error 13)
+error: --acme-dir acme: cannot create acme/.getcrt-trial: Permission denied (os error 13)
 hint: getcrt runs as the user with the id [..]: run it as another one, or change the permissions
 
 "#]],
@@ -1074,7 +1074,7 @@ fn output_to_a_file_of_another_kind_is_refused() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output notes.txt: this file does not begin with a certificate, and what is there would be lost; name another file
+error: --output notes.txt: getcrt replaces only files that begin with a certificate, and this one does not; name another file
 
 "#]],
     );
@@ -1085,7 +1085,7 @@ error: --output notes.txt: this file does not begin with a certificate, and what
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output account.key: there is a PRIVATE KEY in this file, which would be lost; name another file
+error: --output account.key: this file holds a PEM block `PRIVATE KEY`, which would be lost; name another file
 
 "#]],
     );
@@ -1096,7 +1096,7 @@ error: --output account.key: there is a PRIVATE KEY in this file, which would be
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output domain.csr: there is a CERTIFICATE REQUEST in this file, which would be lost; name another file
+error: --output domain.csr: this file holds a PEM block `CERTIFICATE REQUEST`, which would be lost; name another file
 
 "#]],
     );
@@ -1111,7 +1111,7 @@ error: --output domain.csr: there is a CERTIFICATE REQUEST in this file, which w
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output damaged.key: there is a DAMAGED PEM BLOCK in this file, which would be lost; name another file
+error: --output damaged.key: this file holds a PEM block `DAMAGED PEM BLOCK`, which would be lost; name another file
 
 "#]],
     );

@@ -787,7 +787,7 @@ fn private_key_beside_the_certificate_is_not_lost() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output self.crt: there is a PRIVATE KEY in this file, which would be lost; name another file
+error: --output self.crt: this file holds a PEM block `PRIVATE KEY`, which would be lost; name another file
 
 "#]]);
 }

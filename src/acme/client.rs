@@ -273,9 +273,14 @@ impl<'a> Client<'a> {
                     None => anyhow!("no time left (--timeout) for {url}"),
                 });
             }
-            let jws = match payload {
-                Some(payload) => Some(self.sign(url, payload)?),
-                None => None,
+            let signed = payload.map(|payload| self.sign(url, payload)).transpose();
+            let jws = match (signed, &retries.last_answer) {
+                (Ok(jws), _) => jws,
+                // There was no time for a nonce. What the CA has answered before explains more.
+                (Err(_), Some(answer)) if self.deadline.remaining().is_zero() => {
+                    return Err(final_error(answer.clone(), Reason::NoTimeLeft, url));
+                }
+                (Err(error), _) => return Err(error),
             };
             let request = Request {
                 purpose,

@@ -36,6 +36,20 @@ impl Problem {
         members.iter().all(|member| self.0[member].is_null())
     }
 
+    /// Returns what a document says that is no problem document: `message: maintenance`, for example.
+    fn other_words(&self) -> Option<String> {
+        let members = self.0.as_object()?;
+        let words: Vec<String> = members
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}: {}", value.as_str()?)))
+            .collect();
+        if words.is_empty() {
+            None
+        } else {
+            Some(excerpt(&words.join(", ")))
+        }
+    }
+
     /// Returns a line for each subproblem, with its identifier (§6.7.1).
     pub fn subproblem_lines(&self) -> Vec<String> {
         let Some(subproblems) = self.0["subproblems"].as_array() else {
@@ -83,7 +97,10 @@ impl fmt::Display for Problem {
         match (self.text("detail"), self.text("type")) {
             (Some(detail), Some(kind)) => write!(f, "{} ({})", excerpt(detail), excerpt(kind))?,
             (Some(text), None) | (None, Some(text)) => f.write_str(&excerpt(text))?,
-            (None, None) => f.write_str("the CA gives no reason")?,
+            (None, None) => match self.other_words() {
+                Some(words) => f.write_str(&words)?,
+                None => f.write_str("the CA gives no reason")?,
+            },
         }
         // §6.2: with badSignatureAlgorithm the CA lists the algorithms that it accepts.
         match &self.0["algorithms"] {
@@ -98,7 +115,7 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Failure {
         let mut failure = problem.to_failure(problem.to_string());
         // Elsewhere this type means that the account may not do something.
-        if problem.is("unauthorized") {
+        if problem.is("unauthorized") || problem.is("incorrectResponse") {
             failure.hint = Some(WRONG_FILE_HINT.to_owned());
         }
         failure

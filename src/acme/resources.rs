@@ -105,7 +105,7 @@ impl Directory {
     pub fn caa_identity(&self) -> Option<&str> {
         let first = self.meta["caaIdentities"][0].as_str()?;
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-        if first.bytes().all(is_allowed) {
+        if !first.is_empty() && first.bytes().all(is_allowed) {
             Some(first)
         } else {
             None
@@ -145,7 +145,7 @@ impl Directory {
         }
         bail!(
             Failure::new(format!(
-                "--profile {name}: the CA does not offer it, but these"
+                "--profile {name}: the CA does not offer this profile, but these"
             ))
             .with_details(offered)
         )
@@ -375,7 +375,7 @@ impl TryFrom<String> for Token {
             return Ok(Token(token));
         }
         Err(format!(
-            "`{}` is no token; no file is named after it",
+            "`{}` is no token, so no file is named after it",
             excerpt(&token)
         ))
     }

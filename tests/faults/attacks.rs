@@ -66,7 +66,7 @@ fn output_link_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: theirs/out.crt is not followed, because another user (uid 54321) decides where it leads; name the place itself
+error: --output theirs/out.crt: another user (uid 54321) could change where theirs/out.crt leads; give the path without it
 
 "#]]);
     private_is_as_before(&setup);
@@ -84,7 +84,7 @@ fn directory_link_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/tls/new.crt: theirs/tls is not followed, because another user (uid 54321) decides where it leads; name the place itself
+error: --output theirs/tls/new.crt: another user (uid 54321) could change where theirs/tls leads; give the path without it
 
 "#]]);
     private_is_as_before(&setup);
@@ -103,7 +103,7 @@ fn link_in_a_directory_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/out.crt: theirs/out.crt is not followed, because another user (uid 54321) decides where it leads; name the place itself
+error: --output theirs/out.crt: another user (uid 54321) could change where theirs/out.crt leads; give the path without it
 
 "#]]);
     private_is_as_before(&setup);
@@ -121,7 +121,7 @@ fn acme_dir_link_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --acme-dir theirs/acme: theirs/acme is not followed, because another user (uid 54321) decides where it leads; name the place itself
+error: --acme-dir theirs/acme: another user (uid 54321) could change where theirs/acme leads; give the path without it
 
 "#]]);
     private_is_as_before(&setup);
@@ -139,7 +139,7 @@ fn way_up_from_a_directory_of_another_user_is_not_followed() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test
-error: --output theirs/../out.crt: theirs/.. is not followed, because another user (uid 54321) decides where it leads; name the place itself
+error: --output theirs/../out.crt: another user (uid 54321) could change where theirs/.. leads; give the path without it
 
 "#]]);
 }

@@ -183,7 +183,7 @@ fn output_that_has_changed_meanwhile_is_kept() {
     });
     folder.set(setup.directory().to_owned()).unwrap();
     let outcome = setup.getcrt().args(&["-o", "out.crt"]).outcome();
-    outcome.failed_to_deliver("this file does not begin with a certificate");
+    outcome.failed_to_deliver("getcrt replaces only files that begin with a certificate");
     outcome.says("\n-----END CERTIFICATE-----\n");
     assert_eq!(text(&setup.path("out.crt")), "my notes");
 }
@@ -200,7 +200,7 @@ Parsing account key...
 Parsing CSR...
 Found domains: a.test, www.a.test
 Waiting for another getcrt that is writing the same file...
-The lifetime decides: the CA has no renewal information
+No usable suggestion from the CA, so the lifetime decides: the CA has no renewal information
 Not due before [TIME], by its lifetime; nothing was done
 
 "#]]);
@@ -322,7 +322,7 @@ fn read_only_disk_is_an_error() {
 Parsing account key...
 Parsing CSR...
 Found domains: a.test, b.test, c.test
-error: --acme-dir acme: cannot create a file in it: Read-only file system (os error 30)
+error: --acme-dir acme: cannot create acme/.getcrt-trial: Read-only file system (os error 30)
 
 "#]],
     );

@@ -289,7 +289,7 @@ Registering account...
 Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
-error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, the CA gives no reason
+error: cannot create the order: https://localhost:[PORT]/new-order: HTTP 403, subproblems: x
 
 "#]],
     );
@@ -479,7 +479,7 @@ Registered! Account ID: https://localhost:[PORT]/account/1
 This agrees to the CA's terms of service: https://ca.test/terms
 Creating new order...
 Order created!
-error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 does not match RFC 8555: `../../etc/passwd` is no token; no file is named after it
+error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's http-01 does not match RFC 8555: `../../etc/passwd` is no token, so no file is named after it
 
 "#]]);
     assert_eq!(setup.ca.count("challenge"), 0);
@@ -488,7 +488,7 @@ error: order https://localhost:[PORT]/order/1: challenge for a.test: the CA's ht
     for token in ["", "a/b", "..", "a\u{0}b", "tök", "a b", long.as_str()] {
         let setup = with_challenge("token", token);
         setup
-            .fails_with("is no token; no file is named after it")
+            .fails_with("is no token, so no file is named after it")
             .says("challenge for ");
         assert_eq!(setup.ca.count("challenge"), 0);
     }

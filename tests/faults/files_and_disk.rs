@@ -310,6 +310,21 @@ error: order https://localhost:[PORT]/order/1: cannot write the challenge file a
     assert_eq!(setup.ca.count("challenge"), 0);
 }
 
+/// As in a container into which a single file is mounted.
+#[test]
+fn output_that_is_a_mount_point_is_noticed_before_the_ca_is_asked() {
+    if is_skipped_without_mounts("a mounted file") {
+        return;
+    }
+    let setup = Setup::with_fake_ca(|ca| ca);
+    fs::write(setup.path("mounted.crt"), "").unwrap();
+    let run = setup.getcrt_with_mounts("mount --bind old.crt mounted.crt && exec \"$0\" \"$@\"");
+    let outcome = run.args(&["-o", "mounted.crt"]).outcome();
+    outcome.failed("--output mounted.crt: this file is a mount point, so it cannot be replaced");
+    setup.nothing_is_left(&outcome);
+    assert_eq!(setup.ca.requests(), [""; 0]);
+}
+
 #[test]
 fn read_only_disk_is_an_error() {
     if is_skipped_without_mounts("a read-only disk") {

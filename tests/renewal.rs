@@ -245,7 +245,7 @@ The CA explains its suggestion at https://ca.test/why
 Not due before [TIME], as the CA suggests; nothing was done
 
 "#]];
-    for (start, end) in [(48, 72), (1, 2), (1, 700)] {
+    for (start, end) in [(48, 72), (1, 2), (1, 600)] {
         let setup = Setup::with_fake_ca(|ca| suggesting(ca, start, end));
         setup.issue();
         let outcome = setup.not_due();
@@ -292,7 +292,7 @@ Certificate signed!
 #[test]
 fn moment_in_the_window_depends_on_the_certificate() {
     // Wide enough that the moment is hardly ever within an hour of now.
-    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -700, 700));
+    let setup = Setup::with_fake_ca(|ca| suggesting(ca, -600, 600));
     setup.issue();
     for _ in 0..4 {
         // The first 32 bits of the hash of the certificate's identifier are its share of the window.

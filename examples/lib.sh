@@ -13,7 +13,7 @@ need() {
     command -v "$1" >/dev/null || needed="$needed $2"
 }
 
-# need_file FILE PACKAGE: likewise for a file.
+# need_file FILE PACKAGE: the same for a file.
 need_file() {
     [ -e "$1" ] || needed="$needed $2"
 }
@@ -55,7 +55,7 @@ install_needed() {
     ours=
     if [ ! -e "$policy" ]; then
         ours=yes
-        # It must not stay, for it would keep this machine from starting any server it installs.
+        # If it stayed, this machine would start no server it installs.
         trap '$sudo rm -f "$policy"' EXIT
         trap 'exit 130' INT TERM HUP
         printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null

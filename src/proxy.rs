@@ -80,7 +80,8 @@ impl EnvironmentProxy {
 
 impl fmt::Display for EnvironmentProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = (self.settings.host(), self.settings.port());
+        let host = self.settings.host();
+        let port = self.settings.port();
         write!(f, "the proxy {host}:{port} ({})", self.variable)
     }
 }

@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(file, "t.NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
-    /// One signature in 128 or so has a number that begins with a zero byte, hence the repetition.
+    /// Elliptic curve keys sign many times: one signature in 128 or so has a number that begins with a zero byte.
     #[test]
     fn openssl_verifies_every_kind_of_signature() {
         let ec = |curve| {

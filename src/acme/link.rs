@@ -158,7 +158,7 @@ mod tests {
             (r#"<a>;title="x, y; z";rel=alternate"#, vec!["a"]),
             (r#"<a>;title="<x>;\"rel=\\";rel=alternate"#, vec!["a"]),
             (r#"<a>;title="b>,<c>;rel=up";rel=alternate,<d>"#, vec!["a"]),
-            // These are none.
+            // These are not alternates.
             (r#"<a>;title="a;rel=alternate""#, vec![]),
             (r#"<a>;title=";rel=alternate"#, vec![]),
             (r#"<a>;title=",<b>;rel=alternate""#, vec![]),

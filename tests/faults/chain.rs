@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use openssl::x509::X509;
 
 use crate::support::fake_ca::{Leaf, ec_key, public};
+use crate::support::files::with_unknown_algorithm;
 use crate::support::prelude::*;
 
 /// A user whose CA delivers a changed chain.
@@ -399,15 +400,7 @@ error: order https://localhost:[PORT]/order/1: the certificate was not signed by
 fn signature_of_an_unknown_kind_is_a_warning() {
     let setup = delivering(|chain| {
         let certificates = X509::stack_from_pem(chain).unwrap();
-        let mut leaf = certificates[0].to_der().unwrap();
-        // The OID of ecdsa-with-SHA256 is there twice. Both become one that nobody knows.
-        let algorithm = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
-        for place in 0..leaf.len() - algorithm.len() {
-            if leaf[place..].starts_with(algorithm) {
-                leaf[place + algorithm.len() - 1] = 0x7f;
-            }
-        }
-        let leaf = X509::from_der(&leaf).unwrap().to_pem().unwrap();
+        let leaf = with_unknown_algorithm(&certificates[0]).to_pem().unwrap();
         *chain = [leaf, certificates[1].to_pem().unwrap()].concat();
     });
     setup.issues().stderr_is(str![[r#"

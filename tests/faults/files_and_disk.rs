@@ -3,9 +3,8 @@
 use std::os::unix::fs::{chown, symlink};
 use std::sync::{Arc, OnceLock};
 
-use crate::support::files::give_away;
 use crate::support::prelude::*;
-use crate::support::{is_root, is_skipped_without_mounts, is_skipped_without_root, pebble};
+use crate::support::{is_skipped_without_mounts, is_skipped_without_root, pebble};
 
 #[test]
 fn foreign_file_in_the_acme_dir_is_kept() {
@@ -109,19 +108,7 @@ fn many_names_need_few_file_descriptors() {
 #[test]
 fn threads_are_not_needed() {
     let setup = Setup::with_fake_ca(|ca| ca);
-    let run = if is_root() {
-        // The limit does not count for root.
-        give_away(setup.directory(), 54321);
-        let user = ["--reuid=54321", "--regid=54321", "--clear-groups"];
-        Run::of("setpriv").args(&user).arg("prlimit")
-    } else {
-        Run::of("prlimit")
-    };
-    let copy = setup.path("getcrt");
-    fs::copy(GETCRT, &copy).unwrap();
-    set_mode(&copy, 0o755);
-    let run = run.args(&["--nproc=1"]).arg(copy);
-    let outcome = setup.with_options(run).outcome();
+    let outcome = setup.getcrt_without_threads().outcome();
     outcome.exits(0).stderr_is(str![[r#"
 warning: cannot watch for signals, so Ctrl-C leaves challenge files behind: Resource temporarily unavailable (os error 11)
 Parsing account key...

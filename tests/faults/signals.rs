@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use crate::support::files::give_away;
 use crate::support::prelude::*;
 use crate::support::{is_root, is_skipped_without_mounts, is_skipped_without_root, kill, pebble};
 
@@ -117,15 +116,7 @@ fn signal_ends_a_run_that_cannot_watch_for_it() {
         return;
     }
     let setup = Setup::with_slow_validation("30");
-    let user = ["--reuid=54321", "--regid=54321", "--clear-groups"];
-    give_away(setup.directory(), 54321);
-    let copy = setup.path("getcrt");
-    fs::copy(GETCRT, &copy).unwrap();
-    set_mode(&copy, 0o755);
-    let run = Run::of("setpriv")
-        .args(&user)
-        .args(&["prlimit", "--nproc=1"]);
-    let run = setup.with_options(run.arg(copy));
+    let run = setup.getcrt_without_threads();
     let run = setup.start_and_await_challenge_files(run);
     run.signal("TERM");
     run.outcome().dies_of(15);

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use openssl::x509::X509;
 
+use crate::support::files::with_unknown_algorithm;
 use crate::support::prelude::*;
 
 /// As Merkle tree certificates will be: signed by an algorithm that OpenSSL does not know, without intermediates.
@@ -11,15 +12,8 @@ use crate::support::prelude::*;
 fn leaf_of_an_unknown_algorithm_alone_is_delivered() {
     let setup = Setup::with_fake_ca(|ca| {
         ca.tamper("certificate", |reply, _| {
-            let mut leaf = X509::from_pem(&reply.body).unwrap().to_der().unwrap();
-            // The OID of ecdsa-with-SHA256 is there twice. Both become one that nobody knows.
-            let algorithm = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
-            for place in 0..leaf.len() - algorithm.len() {
-                if leaf[place..].starts_with(algorithm) {
-                    leaf[place + algorithm.len() - 1] = 0x7f;
-                }
-            }
-            reply.body = X509::from_der(&leaf).unwrap().to_pem().unwrap();
+            let leaf = X509::from_pem(&reply.body).unwrap();
+            reply.body = with_unknown_algorithm(&leaf).to_pem().unwrap();
         })
     });
     setup.issues().says(

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
+use openssl::x509::X509;
 use tempfile::TempDir;
 
 use super::is_root;
@@ -241,6 +242,20 @@ pub fn sources() -> Vec<PathBuf> {
 /// Reads a file as text.
 pub fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+/// Returns the certificate, which is signed with ecdsa-with-SHA256, as if it were signed by an algorithm that
+/// nobody knows.
+pub fn with_unknown_algorithm(certificate: &X509) -> X509 {
+    let mut der = certificate.to_der().unwrap();
+    // The algorithm's OID is there twice.
+    let oid = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    for place in 0..der.len() - oid.len() {
+        if der[place..].starts_with(oid) {
+            der[place + oid.len() - 1] = 0x7f;
+        }
+    }
+    X509::from_der(&der).unwrap()
 }
 
 /// Makes a directory and everything in it somebody else's.

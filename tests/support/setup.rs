@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use snapbox::data::Inline;
 use tempfile::TempDir;
 
-use super::files::{csr, directory, key, library, listing, set_mode};
+use super::files::{csr, directory, give_away, key, library, listing, set_mode};
+use super::is_root;
 use super::run::{GETCRT, Outcome, Run};
 use super::web::Web;
 
@@ -115,6 +116,22 @@ impl<C: Ca> Setup<C> {
     /// getcrt as the user calls it, for whom the permissions of files count.
     pub fn getcrt_without_privileges(&self) -> Run {
         self.with_options(Run::getcrt_without_privileges())
+    }
+
+    /// getcrt as the user calls it, who may start no thread.
+    pub fn getcrt_without_threads(&self) -> Run {
+        let run = if is_root() {
+            // The limit does not count for root.
+            give_away(self.directory(), 54321);
+            let user = ["--reuid=54321", "--regid=54321", "--clear-groups"];
+            Run::of("setpriv").args(&user).arg("prlimit")
+        } else {
+            Run::of("prlimit")
+        };
+        let copy = self.path("getcrt");
+        fs::copy(GETCRT, &copy).unwrap();
+        set_mode(&copy, 0o755);
+        self.with_options(run.arg("--nproc=1").arg(copy))
     }
 
     /// Adds the options that every run needs to `run`, which ends with getcrt.
